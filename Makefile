@@ -1,0 +1,35 @@
+# Everything a person types: check, test, lock, crd. `make test` sets up what it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# CLUSTER=auto: the real API server where its binaries are found. CLUSTER=current: the kubeconfig's context.
+CLUSTER ?= auto
+PYTEST_ARGS ?=
+
+.PHONY: check test venv crd lock clean
+
+venv: $(VENV)/.done
+$(VENV)/.done: requirements-dev.lock pyproject.toml
+	"$(PYTHON)" -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch "$@"
+
+check: venv  ## ruff, mypy strict, the import contract
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+	"$(BIN)/lint-imports"
+
+test: venv  ## pure tests, then cluster tests
+	CLUSTER="$(CLUSTER)" "$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+crd: venv  ## write the CRD anew from the models
+	"$(BIN)/openairun-operator" crd > deploy/crds/openairun.dev_openairuns.yaml
+
+lock: venv  ## resolve the dependencies anew
+	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf "$(VENV)" .pytest_cache .mypy_cache .ruff_cache .import_linter_cache dist

@@ -1,0 +1,52 @@
+"""Every reason that a condition or an event can bear. Users may rely on them."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """CamelCase constants, as the Kubernetes API conventions ask of a condition's reason."""
+
+    # On the way
+    CREATING = "Creating"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    ACTION_REQUIRED = "ActionRequired"
+    CANCELLING = "Cancelling"
+    REPLACING = "Replacing"
+    FINDING = "FindingRun"
+    BUSY = "Busy"
+    IN_SYNC = "InSync"
+
+    # How it ended
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    INCOMPLETE = "Incomplete"
+    EXPIRED = "Expired"
+    CANCELLED = "Cancelled"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    LOST = "Lost"
+    INVALID_REQUEST = "InvalidRequest"
+    INVALID_SPEC = "InvalidSpec"
+
+    # A person must act
+    NO_CREDENTIALS = "NoCredentials"
+    INVALID_CREDENTIALS = "InvalidCredentials"
+    PERMISSION_DENIED = "PermissionDenied"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    API_NOT_SERVED = "APINotServed"
+    MODEL_NOT_SET = "ModelNotSet"
+    MODEL_NOT_ACCESSIBLE = "ModelNotAccessible"
+    CREATE_OUTCOME_UNKNOWN = "CreateOutcomeUnknown"
+
+    # Passing trouble, retried
+    RATE_LIMITED = "RateLimited"
+    SERVER_ERROR = "ServerError"
+    UNREACHABLE = "Unreachable"
+    TIMED_OUT = "TimedOut"
+    UNREADABLE_ANSWER = "UnreadableAnswer"
+    NOT_FOUND = "NotFound"
+    REFUSED = "Refused"
+
+    # Events only
+    CREATED = "Created"
+    ORPHANED = "Orphaned"

@@ -1,0 +1,121 @@
+"""The API server that the cluster tests run on: one of our own, or the current kubeconfig context's."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import yaml
+
+from openairun_devkit.controlplane import Binaries, ControlPlane
+from openairun_devkit.kubectl import Kubectl
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+SERVICE_ACCOUNT = "openairun-operator"
+
+
+@dataclass
+class Cluster:
+    """Where the CRD is applied, and a ServiceAccount for the operator with the manifests' rights."""
+
+    kubectl: Kubectl
+    version: str
+    operator_namespace: str
+    control_plane: ControlPlane | None = None
+    """None on a cluster that is not ours: it cannot be stopped, and only namespaces of our own may be used."""
+    applied: list[CompletedProcess[str]] = field(default_factory=list)
+    """What kubectl said while the CRD and the manifests were applied."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.kubectl.kubeconfig
+
+    @cached_property
+    def operator_token(self) -> str:
+        """A token of the operator's ServiceAccount."""
+        args = ("create", "token", SERVICE_ACCOUNT, "--duration=2h")
+        return self.kubectl.in_namespace(self.operator_namespace).run(*args).stdout.strip()
+
+    def create_namespace(self) -> str:
+        """A namespace in which the operator has its rights."""
+        name = f"openairun-test-{secrets.token_hex(4)}"
+        self.kubectl.run("create", "namespace", name)
+        if self.control_plane is None:
+            self.kubectl.in_namespace(name).apply(yaml.safe_dump_all(self._rights(name)))
+        return name
+
+    def delete_namespace(self, name: str) -> None:
+        """Free and delete the namespace's runs, then ask for its deletion, which goes on by itself."""
+        kubectl = self.kubectl.in_namespace(name)
+        for run in kubectl.json("get", "openairuns")["items"]:
+            if run["metadata"].get("finalizers"):
+                patch = '--patch={"metadata": {"finalizers": null}}'
+                # It may go away between the two calls.
+                kubectl.run("patch", "openairun", run["metadata"]["name"], "--type=merge", patch, check=False)
+        self.kubectl.run("delete", "namespace", name, "--wait=false")
+
+    def _rights(self, namespace: str) -> Iterator[dict[str, Any]]:
+        """The manifests' ClusterRole as a Role: on a cluster that is not ours, nothing cluster-wide is left."""
+        manifests = yaml.safe_load_all((DEPLOY / "manifests/rbac.yaml").read_text())
+        rules = next(each["rules"] for each in manifests if each["kind"] == "ClusterRole")
+        metadata = {"name": SERVICE_ACCOUNT, "namespace": namespace}
+        group = "rbac.authorization.k8s.io"
+        yield {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules}
+        subject = {"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": self.operator_namespace}
+        yield {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": SERVICE_ACCOUNT},
+            "subjects": [subject],
+        }
+
+
+@contextmanager
+def own_cluster(binaries: Binaries) -> Iterator[Cluster]:
+    """A control plane for these tests alone, with the CRD and the manifests applied."""
+    with ControlPlane(binaries) as control_plane:
+        kubectl = Kubectl(control_plane.kubeconfig, program=shutil.which("kubectl") or binaries.kubectl or "kubectl")
+        applied = [_apply_crds(kubectl), kubectl.run("apply", "--kustomize", str(DEPLOY / "manifests"))]
+        yield Cluster(kubectl, control_plane.version, "openairun-system", control_plane, applied)
+
+
+@contextmanager
+def current_cluster() -> Iterator[Cluster]:
+    """The current kubeconfig context. The CRD is applied and stays; of the rest nothing does."""
+    with tempfile.TemporaryDirectory(prefix="openairun-test-") as directory:
+        kubeconfig = Path(directory) / "kubeconfig"
+        kubeconfig.touch(mode=0o600)
+        # A copy: the tests must not follow when somebody switches contexts meanwhile.
+        kubeconfig.write_text(current_context())
+        kubectl = Kubectl(kubeconfig)
+        version = kubectl.json("version")["serverVersion"]["gitVersion"]
+        applied = [_apply_crds(kubectl)]
+        namespace = f"openairun-test-{secrets.token_hex(4)}-operator"
+        kubectl.run("create", "namespace", namespace)
+        try:
+            kubectl.in_namespace(namespace).run("create", "serviceaccount", SERVICE_ACCOUNT)
+            yield Cluster(kubectl, version, namespace, None, applied)
+        finally:
+            kubectl.run("delete", "namespace", namespace, "--wait=false")
+
+
+def current_context() -> str:
+    """The current context alone, with its files inlined."""
+    command = ["kubectl", "config", "view", "--minify", "--flatten", "--raw"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _apply_crds(kubectl: Kubectl) -> CompletedProcess[str]:
+    result = kubectl.run("apply", "--kustomize", str(DEPLOY / "crds"))
+    kubectl.run("wait", "--for=condition=Established", "--timeout=30s", "crd/openairuns.openairun.dev")
+    return result

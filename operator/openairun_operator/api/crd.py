@@ -58,9 +58,7 @@ def _condition(type_: str, field: str) -> str:
     return f'.status.conditions[?(@.type=="{type_}")].{field}'
 
 
-def _column(
-    name: str, path: str, description: str, type_: str = "string", wide: bool = False
-) -> dict[str, Any]:
+def _column(name: str, path: str, description: str, type_: str = "string", wide: bool = False) -> dict[str, Any]:
     column: dict[str, Any] = {"name": name, "type": type_, "jsonPath": path, "description": description}
     return column | ({"priority": 1} if wide else {})
 

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     UNREACHABLE = "Unreachable"
     TIMED_OUT = "TimedOut"
     UNREADABLE_ANSWER = "UnreadableAnswer"
+    PROVIDER_CHANGED = "ProviderChanged"
     NOT_FOUND = "NotFound"
     REFUSED = "Refused"
 

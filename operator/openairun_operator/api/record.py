@@ -22,9 +22,7 @@ class Record(Model):
     object: Annotated[str, Field(description="namespace/name of the resource it was made for.")]
     uid: Annotated[str, Field(description="The uid of the resource it was made for.")]
     digest: Annotated[str, Field(description="The digest of the definition that was sent.")]
-    token: Annotated[
-        str, Field(description="A random mark, sent along as metadata, by which a search knows the run.")
-    ]
+    token: Annotated[str, Field(description="A random mark, sent along as metadata, by which a search knows the run.")]
     holder: Annotated[str, Field(description="The operator process that made the attempt.")]
     state: Annotated[
         RecordState,
@@ -36,16 +34,17 @@ class Record(Model):
     api: Annotated[API, Field(description="The API that the run was created over.")]
     provider: Annotated[str, Field(description="Whose key and address it was created with.")]
     address: Annotated[str, Field(description="The address it was sent to.")]
+    credential: Annotated[
+        str | None, Field(description="A mark of the key it was created with, which does not tell the key.")
+    ] = None
     thread: Annotated[str | None, Field(description="The thread it runs on.")] = None
     id: Annotated[str | None, Field(description="The run's id at OpenAI.")] = None
     submittedAt: Annotated[datetime, Field(description="When the attempt was made, before it was sent.")]
-    recordedAt: Annotated[
-        datetime | None, Field(description="When the id was known; the timeout counts from it.")
-    ] = None
+    recordedAt: Annotated[datetime | None, Field(description="When the id was known; the timeout counts from it.")] = (
+        None
+    )
     timeout: Annotated[str | None, Field(description="The operator's default timeout at that moment.")] = None
     pollingInterval: Annotated[
         str | None, Field(description="The operator's default polling interval at that moment.")
     ] = None
-    createAgain: Annotated[
-        str | None, Field(description="The last value of the create-again annotation.")
-    ] = None
+    createAgain: Annotated[str | None, Field(description="The last value of the create-again annotation.")] = None

@@ -62,17 +62,13 @@ def _id(example: str) -> Any:
 
 
 Identifier = Annotated[str, Field(min_length=1, max_length=4096)]
-FreeObject = Annotated[
-    dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
-]
+FreeObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
 
 class Function(Model):
     """A function of yours that the model may call."""
 
-    name: Annotated[
-        str, Field(min_length=1, max_length=64, description="The name by which the model calls it.")
-    ]
+    name: Annotated[str, Field(min_length=1, max_length=64, description="The name by which the model calls it.")]
     description: Annotated[
         str | None,
         Field(max_length=MAX_TEXT, description="What it does and when to call it; the model reads this."),

@@ -24,9 +24,7 @@ class Condition(Model):
     type: Annotated[str, Field(max_length=316, description="What the condition speaks of.")]
     status: Annotated[Literal["True", "False", "Unknown"], Field(description="True, False or Unknown.")]
     reason: Annotated[str, Field(max_length=1024, description="Why, as one of the documented constants.")]
-    message: Annotated[
-        str, Field(max_length=32768, description="Why, and what to do next, for a person.")
-    ] = ""
+    message: Annotated[str, Field(max_length=32768, description="Why, and what to do next, for a person.")] = ""
     lastTransitionTime: Annotated[datetime, Field(description="When status last changed.")]
     observedGeneration: Annotated[
         int | None,
@@ -72,12 +70,8 @@ class Usage(Model):
     promptTokens: Annotated[int | None, Field(description="Tokens that went in.")] = None
     completionTokens: Annotated[int | None, Field(description="Tokens that came out.")] = None
     totalTokens: Annotated[int | None, Field(description="Both together.")] = None
-    cachedTokens: Annotated[int | None, Field(description="Of those that went in, taken from a cache.")] = (
-        None
-    )
-    reasoningTokens: Annotated[
-        int | None, Field(description="Of those that came out, spent on reasoning.")
-    ] = None
+    cachedTokens: Annotated[int | None, Field(description="Of those that went in, taken from a cache.")] = None
+    reasoningTokens: Annotated[int | None, Field(description="Of those that came out, spent on reasoning.")] = None
 
 
 class Output(Model):
@@ -118,9 +112,7 @@ class OpenAIRunStatus(Model):
             json_schema_extra={"format": "int64"},
         ),
     ] = -1
-    api: Annotated[
-        API | None, Field(description="The API that carries the run: Responses or Assistants.")
-    ] = None
+    api: Annotated[API | None, Field(description="The API that carries the run: Responses or Assistants.")] = None
     phase: Annotated[
         str | None,
         Field(
@@ -134,9 +126,7 @@ class OpenAIRunStatus(Model):
         str | None, Field(description="OpenAI's name for the kind of object: response or thread.run.")
     ] = None
     threadID: Annotated[str | None, Field(description="The thread that the run is on.")] = None
-    conversationID: Annotated[str | None, Field(description="The conversation that the run is part of.")] = (
-        None
-    )
+    conversationID: Annotated[str | None, Field(description="The conversation that the run is part of.")] = None
     responseIDs: Annotated[
         list[str] | None,
         Field(description="The responses that make up the run, the last 20.", json_schema_extra=_atomic),
@@ -145,15 +135,11 @@ class OpenAIRunStatus(Model):
     createdAt: Annotated[datetime | None, Field(description="When OpenAI created the run.")] = None
     startedAt: Annotated[
         datetime | None,
-        Field(
-            description="When it started: OpenAI's time, or where it gives none, when that was first seen."
-        ),
+        Field(description="When it started: OpenAI's time, or where it gives none, when that was first seen."),
     ] = None
     completedAt: Annotated[
         datetime | None,
-        Field(
-            description="When it completed: OpenAI's time, or where it gives none, when that was first seen."
-        ),
+        Field(description="When it completed: OpenAI's time, or where it gives none, when that was first seen."),
     ] = None
     failedAt: Annotated[
         datetime | None,
@@ -161,18 +147,14 @@ class OpenAIRunStatus(Model):
     ] = None
     cancelledAt: Annotated[
         datetime | None,
-        Field(
-            description="When it was cancelled: OpenAI's time, or where it gives none, when that was first seen."
-        ),
+        Field(description="When it was cancelled: OpenAI's time, or where it gives none, when that was first seen."),
     ] = None
     expiresAt: Annotated[datetime | None, Field(description="When OpenAI will let it expire.")] = None
     finishedAt: Annotated[
         datetime | None, Field(description="When the run was seen to be finished, however it ended.")
     ] = None
     lastError: Annotated[LastError | None, Field(description="Why the run failed.")] = None
-    incompleteDetails: Annotated[
-        IncompleteDetails | None, Field(description="Why the run is incomplete.")
-    ] = None
+    incompleteDetails: Annotated[IncompleteDetails | None, Field(description="Why the run is incomplete.")] = None
     requiredAction: Annotated[RequiredAction | None, Field(description="What the run waits for.")] = None
     usage: Annotated[Usage | None, Field(description="Tokens used.")] = None
     output: Annotated[Output | None, Field(description="The answer.")] = None
@@ -192,7 +174,7 @@ class OpenAIRunStatus(Model):
             " ActionRequired and CreateOutcomeUnknown.",
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
-    ] = []
+    ] = Field(default_factory=list)
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of that type, if there is one."""

@@ -1,0 +1,1 @@
+"""The APIs that carry runs. Nothing else in the operator knows openai."""

@@ -1,0 +1,133 @@
+"""Puts the operator together from its settings, and runs it until it is told to stop."""
+
+import asyncio
+import logging
+import signal
+from datetime import timedelta
+from typing import Final
+
+import kopf
+
+from openairun_operator import handlers
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import API
+from openairun_operator.config import Settings
+from openairun_operator.kube.cluster import Cluster, ClusterError
+from openairun_operator.kube.credentials import OperatorKey
+from openairun_operator.kube.events import Events
+from openairun_operator.lifecycle.facts import Policy
+from openairun_operator.lifecycle.failure import CallFailedError, Failure
+from openairun_operator.reconciler import Reconciler, Wires
+from openairun_operator.wires.build import wire
+from openairun_operator.wires.clients import Clients, Credentials
+from openairun_operator.wires.protocol import Wire
+
+logger = logging.getLogger(__name__)
+
+_CRD_RETRY: Final = 5.0
+_DRAIN: Final = timedelta(seconds=5)
+
+
+class OperatorWires(Wires):
+    """Wires with the operator's own key, to the operator's own address."""
+
+    def __init__(self, settings: Settings, key: OperatorKey, clients: Clients) -> None:
+        self._settings = settings
+        self._key = key
+        self._clients = clients
+
+    def blocked(self) -> Failure | None:
+        return None if self._key.current else self._no_key()
+
+    def credential(self) -> str | None:
+        return self._key.mark
+
+    def wire(self, api: API, *, ending: bool) -> Wire:
+        key = self._key.current or (self._key.last if ending else None)
+        if key is None:
+            raise CallFailedError(self._no_key())
+        settings = self._settings
+        credentials = Credentials(settings.base_url, key, settings.organization, settings.project)
+        try:
+            return wire(api, self._clients, credentials)
+        except ValueError as error:
+            failure = Failure(reason=Reason.INVALID_CREDENTIALS, message=f"In {self._key.where}: {error}")
+            raise CallFailedError(failure) from None
+
+    def _no_key(self) -> Failure:
+        return Failure(
+            reason=Reason.NO_CREDENTIALS,
+            message=f"The operator has no API key: put it into {self._key.where}. All goes on by itself then",
+        )
+
+
+def configure_logging(settings: Settings) -> None:
+    """kopf's logging, in the wanted form; libraries say only what is wrong."""
+    log_format = kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.FULL
+    kopf.configure(debug=settings.verbose, verbose=settings.verbose, log_format=log_format)
+    for name in ("kopf.objects", "kopf.activities", "openai", "httpx2", "httpcore2", "aiohttp.access", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+async def run(settings: Settings) -> None:
+    """Run the operator until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    cluster, clients = await Cluster.connect(), Clients(settings.request_timeout.total_seconds())
+    try:
+        if await _crd_is_there(cluster, stop):
+            await _operate(settings, cluster, clients, stop)
+    finally:
+        await clients.close()
+        await cluster.close()
+
+
+async def _crd_is_there(cluster: Cluster, stop: asyncio.Event) -> bool:
+    """Wait for the CRD; False if told to stop before."""
+    while not stop.is_set():
+        try:
+            if await cluster.serves_runs():
+                return True
+            logger.warning("The CRD is not installed: kubectl apply -k deploy/crds")
+        except ClusterError as error:
+            logger.warning("%s", error)
+        try:
+            await asyncio.wait_for(stop.wait(), _CRD_RETRY)
+        except TimeoutError:
+            continue
+    return False
+
+
+async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop: asyncio.Event) -> None:
+    key = OperatorKey(settings.api_key_file, settings.api_key)
+    events = Events(cluster, settings.holder)
+    policy = Policy(
+        holder=settings.holder,
+        provider="operator",
+        address=settings.base_url,
+        default_model=settings.default_model,
+        orphan_limit=settings.orphan_limit,
+        create_settles=settings.request_timeout + timedelta(seconds=5),
+    )
+    reconciler = Reconciler(policy, cluster, OperatorWires(settings, key, clients), events)
+    registry = kopf.OperatorRegistry()
+    background = {
+        "scheduler": reconciler.scheduler.run,
+        "sweep": reconciler.sweep,
+        "key": lambda: key.watch(reconciler.credentials_changed),
+        "events": events.run,
+    }
+    drain = (settings.request_timeout + _DRAIN).total_seconds()
+    handlers.register(registry, reconciler, background, drain)
+    where = ", ".join(settings.namespaces) or "all namespaces"
+    logger.info("watching openairuns in %s; runs go to %s", where, settings.base_url)
+    await kopf.operator(
+        registry=registry,
+        settings=kopf.OperatorSettings(),
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
+        liveness_endpoint=settings.liveness,
+        stop_flag=stop,
+    )

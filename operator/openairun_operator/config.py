@@ -1,0 +1,117 @@
+"""Flags and environment, read once into one frozen Settings."""
+
+import argparse
+import os
+import re
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, cast
+from urllib.parse import urlsplit
+
+from openairun_operator.api import durations
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How this operator runs. Durations are timedeltas; `namespaces` empty means all."""
+
+    holder: str
+    namespaces: tuple[str, ...] = ()
+    base_url: str = DEFAULT_BASE_URL
+    api_key_file: Path | None = None
+    api_key: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    default_model: str | None = None
+    request_timeout: timedelta = timedelta(seconds=30)
+    orphan_limit: timedelta = timedelta(minutes=2)
+    log_format: Literal["plain", "json"] = "plain"
+    verbose: bool = False
+    liveness: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Settings(holder={self.holder!r}, base_url={self.base_url!r})"  # the key stays out of it
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        value = timedelta(seconds=float(text)) if re.fullmatch(r"[0-9.]+", text) else durations.parse(text)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if value <= timedelta():
+        raise argparse.ArgumentTypeError(f"{text!r} must be more than 0s")
+    return value
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address: write one such as {DEFAULT_BASE_URL}")
+    if parts.username or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError("an address with a user, ? or # in it is not supported")
+    return text.strip().rstrip("/")
+
+
+def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    """The flags of `run`. OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID are their defaults."""
+    add = parser.add_argument
+    add("--namespace", action="append", default=[], metavar="NS", help="watch this namespace; repeatable (all)")
+    add(
+        "--base-url",
+        type=_url,
+        default=environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,
+        metavar="URL",
+        help="the server's address, or OPENAI_BASE_URL (%(default)s)",
+    )
+    add(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="a file that holds the key; may appear later, and is read again when it changes. Without it:"
+        " OPENAI_API_KEY",
+    )
+    add("--organization", default=environment.get("OPENAI_ORG_ID") or None, help="or OPENAI_ORG_ID")
+    add("--project", default=environment.get("OPENAI_PROJECT_ID") or None, help="or OPENAI_PROJECT_ID")
+    add("--default-model", metavar="MODEL", help="for runs that name no model (none)")
+    add(
+        "--request-timeout",
+        type=_duration,
+        default=timedelta(seconds=30),
+        metavar="DURATION",
+        help="for one request to OpenAI (30s)",
+    )
+    add(
+        "--orphan-limit",
+        type=_duration,
+        default=timedelta(minutes=2),
+        metavar="DURATION",
+        help="how long a deletion waits for its cancel to be confirmed (2m)",
+    )
+    add("--log-format", choices=("plain", "json"), default="plain", help="(%(default)s)")
+    add("--verbose", action="store_true", help="log each decision")
+    add("--liveness", metavar="URL", help="serve a liveness probe, such as http://0.0.0.0:8080/healthz")
+
+
+def settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings that the parsed flags and the environment give."""
+    return Settings(
+        holder=f"{environment.get('POD_NAME') or socket.gethostname()}/{uuid.uuid4().hex[:8]}",
+        namespaces=tuple(cast(Sequence[str], arguments.namespace)),
+        base_url=_url(arguments.base_url),
+        api_key_file=arguments.api_key_file,
+        api_key=None if arguments.api_key_file else environment.get("OPENAI_API_KEY"),
+        organization=arguments.organization,
+        project=arguments.project,
+        default_model=arguments.default_model,
+        request_timeout=arguments.request_timeout,
+        orphan_limit=arguments.orphan_limit,
+        log_format=arguments.log_format,
+        verbose=arguments.verbose,
+        liveness=arguments.liveness,
+    )

@@ -1,0 +1,55 @@
+"""kopf's side: what it watches is handed over; what runs beside it is started and stopped with it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import kopf
+
+from openairun_operator.api.names import GROUP, PLURAL, VERSION
+from openairun_operator.kube import kopf_settings
+from openairun_operator.reconciler import Reconciler
+
+logger = logging.getLogger(__name__)
+
+Background = Callable[[], Awaitable[None]]
+
+
+def register(
+    registry: kopf.OperatorRegistry, reconciler: Reconciler, background: Mapping[str, Background], drain: float
+) -> None:
+    """Register all handlers. `background` runs as long as kopf does; creates get `drain` seconds at the end."""
+    tasks: list[asyncio.Task[None]] = []
+
+    @kopf.on.login(registry=registry)
+    def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_via_client(**kwargs)  # as a pod, or as kubectl would; may run a program of the kubeconfig
+
+    @kopf.on.startup(registry=registry)
+    async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+        kopf_settings.apply(settings)
+        for name, run in background.items():
+            tasks.append(asyncio.create_task(_supervise(name, run), name=name))
+
+    @kopf.on.cleanup(registry=registry)
+    async def stop(**_: Any) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await reconciler.drain(drain)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def saw(event: kopf.RawEvent, **_: Any) -> None:
+        reconciler.saw(event["type"], event["object"])
+
+
+async def _supervise(name: str, run: Background) -> None:
+    """Keep `run` going: an error that nobody expected is logged, and it starts again."""
+    while True:
+        try:
+            await run()
+            return
+        except Exception:
+            logger.exception("%s failed; starting it again", name)
+            await asyncio.sleep(1)

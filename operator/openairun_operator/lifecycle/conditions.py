@@ -1,0 +1,148 @@
+"""The conditions of a run: the contract with users, kstatus, Argo CD and `kubectl wait`.
+
+Each `Verdict` is a row of one table; what stands in a row, and the order of the list, is what tools judge by:
+the first of Reconciling=True and Stalled=True decides for kstatus, so the two are never both True.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.status import Condition
+
+Tri = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is to be said of a run, in the terms of its conditions."""
+
+    ready: Tri
+    reconciling: bool
+    stalled: bool
+    finished: bool
+    succeeded: Tri
+    reason: Reason
+    message: str
+    synced: bool = True
+    action_required: bool = False
+    outcome_unknown: bool = False
+
+
+def waiting(reason: Reason, message: str) -> Verdict:
+    """No run yet; it goes on by itself."""
+    return Verdict(
+        ready="Unknown",
+        reconciling=True,
+        stalled=False,
+        finished=False,
+        succeeded="Unknown",
+        reason=reason,
+        message=message,
+    )
+
+
+def going(reason: Reason, message: str, *, wait: bool, action_required: bool = False) -> Verdict:
+    """The run exists and is not finished. `wait` is `spec.waitForCompletion`."""
+    return Verdict(
+        ready="Unknown" if wait else "True",
+        reconciling=wait or action_required,
+        stalled=False,
+        finished=False,
+        succeeded="Unknown",
+        reason=reason,
+        message=message,
+        action_required=action_required,
+    )
+
+
+def retrying(reason: Reason, message: str, *, wait: bool = True) -> Verdict:
+    """OpenAI cannot be asked for the moment. A run that nobody waits for (`wait` False) stays ready."""
+    return Verdict(
+        ready="False" if wait else "True",
+        reconciling=wait,
+        stalled=False,
+        finished=False,
+        succeeded="Unknown",
+        reason=reason,
+        message=message,
+        synced=False,
+    )
+
+
+def stalled(reason: Reason, message: str, *, outcome_unknown: bool = False) -> Verdict:
+    """There is no run, and a person must act."""
+    return Verdict(
+        ready="False",
+        reconciling=False,
+        stalled=True,
+        finished=False,
+        succeeded="Unknown",
+        reason=reason,
+        message=message,
+        synced=False,
+        outcome_unknown=outcome_unknown,
+    )
+
+
+def succeeded(message: str) -> Verdict:
+    """The run completed."""
+    return Verdict(
+        ready="True",
+        reconciling=False,
+        stalled=False,
+        finished=True,
+        succeeded="True",
+        reason=Reason.COMPLETED,
+        message=message,
+    )
+
+
+def ended(reason: Reason, message: str) -> Verdict:
+    """It is over, and it did not complete."""
+    return Verdict(
+        ready="False",
+        reconciling=False,
+        stalled=True,
+        finished=True,
+        succeeded="False",
+        reason=reason,
+        message=message,
+    )
+
+
+def conditions(verdict: Verdict, before: Sequence[Condition], generation: int, now: datetime) -> list[Condition]:
+    """The list that says `verdict`. lastTransitionTime moves only where the status does."""
+    old = {condition.type: condition for condition in before}
+
+    def make(type_: str, status: Tri, reason: Reason = verdict.reason, message: str = "") -> Condition:
+        last = old.get(type_)
+        same = last is not None and last.status == status
+        return Condition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message,
+            lastTransitionTime=last.lastTransitionTime if same and last else now,
+            observedGeneration=generation,
+        )
+
+    def truth(value: bool) -> Tri:
+        return "True" if value else "False"
+
+    text = verdict.message
+    out = [
+        make("Ready", verdict.ready, message=text),
+        make("Reconciling", truth(verdict.reconciling)),
+        make("Stalled", truth(verdict.stalled), message=text if verdict.stalled else ""),
+        make("Finished", truth(verdict.finished)),
+        make("Succeeded", verdict.succeeded),
+        make("Synced", "True", Reason.IN_SYNC) if verdict.synced else make("Synced", "False", message=text),
+    ]
+    if verdict.action_required:
+        out.append(make("ActionRequired", "True", message=text))
+    if verdict.outcome_unknown:
+        out.append(make("CreateOutcomeUnknown", "True", message=text))
+    return out

@@ -1,0 +1,182 @@
+"""From a definition to a run: claim, send once, and know what came of it."""
+
+from openairun_operator.api import durations
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import Record
+from openairun_operator.api.status import OpenAIRunStatus
+from openairun_operator.lifecycle import ending
+from openairun_operator.lifecycle import status as st
+from openairun_operator.lifecycle.actions import Claim, Create, Decision, Note, Wait
+from openairun_operator.lifecycle.conditions import Verdict, ended, retrying, stalled, waiting
+from openairun_operator.lifecycle.facts import Facts
+from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure, Outcome
+from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
+from openairun_operator.lifecycle.observation import RunObservation
+from openairun_operator.lifecycle.phase import FAILED, PENDING
+from openairun_operator.lifecycle.run import Run
+
+UNKNOWN_CREATE = (
+    "The create was sent at {sent} and got no answer, so a run may exist at OpenAI; this API cannot be searched for"
+    " it. Nothing more is created. To go on, change the definition, or create once more with: kubectl annotate"
+    " -n {namespace} openairun {name} openairun.dev/create-again={hint} --overwrite"
+)
+
+
+def start(run: Run, facts: Facts) -> Decision:
+    """Claim an attempt, unless something stands in the way."""
+    now, known = facts.now, facts.known
+    obstacle = facts.blocked or _no_model(run, facts)
+    if obstacle is None and known.pausing(now):
+        obstacle = known.failure
+    if obstacle is None:
+        return Decision(run.status, Claim(_new_record(run, facts)))
+    # A run that is to be replaced is still shown until the next one is claimed.
+    fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
+    return Decision(st.say(run.status, run, not_created(obstacle), now, **fields), Wait(known.retry_at))
+
+
+def _no_model(run: Run, facts: Facts) -> Failure | None:
+    if run.api == "Assistants" or (run.spec and run.spec.model) or facts.policy.default_model:
+        return None
+    return Failure(
+        reason=Reason.MODEL_NOT_SET,
+        message="spec.model is not set, and this operator has no default: write spec.model, such as gpt-5-mini",
+    )
+
+
+def not_created(failure: Failure) -> Verdict:
+    """What to say while there is no run because of `failure`."""
+    if failure.reason in NEEDS_PERSON:
+        return stalled(failure.reason, failure.message)
+    if failure.reason is Reason.BUSY:
+        return waiting(failure.reason, failure.message)
+    return retrying(failure.reason, failure.message)
+
+
+def _new_record(run: Run, facts: Facts) -> Record:
+    policy = facts.policy
+    return Record(
+        object=run.key,
+        uid=run.uid,
+        digest=run.digest,
+        token=facts.new_token,
+        holder=policy.holder,
+        state="claimed",
+        api=run.api,
+        provider=policy.provider,
+        address=policy.address,
+        credential=facts.credential,
+        thread=run.spec.threadID if run.spec else None,
+        submittedAt=facts.now,
+        timeout=durations.show(policy.timeout),
+        pollingInterval=durations.show(policy.polling_interval),
+        createAgain=run.create_again or (run.record.createAgain if run.record else None),
+    )
+
+
+def shown(run: Run, record: Record, facts: Facts) -> OpenAIRunStatus:
+    """The status as far as it speaks of `record`'s attempt."""
+    policy = facts.policy
+    return st.identify(
+        st.for_attempt(run.status, record),
+        record,
+        st.timeout_of(run.spec, record, policy.timeout),
+        st.interval_of(run.spec, record, policy.polling_interval),
+    )
+
+
+def created(record: Record, observation: RunObservation, facts: Facts) -> Record:
+    """The record, completed with the run's id."""
+    return record.model_copy(
+        update={
+            "state": "created",
+            "id": observation.id,
+            "thread": observation.thread or record.thread,
+            "recordedAt": facts.now.replace(microsecond=0),
+        }
+    )
+
+
+def released(record: Record) -> Record:
+    """The record of an attempt that surely made no run."""
+    return record.model_copy(update={"state": "released"})
+
+
+def claimed(run: Run, record: Record, facts: Facts) -> Decision:
+    """A claimed attempt: send it if nobody has, else find out what came of it."""
+    now, known = facts.now, facts.known
+    match known.ledger.get(record.token):
+        case Claimed():
+            if not (run.record_annotated and run.has_finalizer):
+                return Decision(run.status, Note(record, hold=True))
+            verdict = (
+                not_created(known.failure)
+                if known.failure
+                else waiting(Reason.CREATING, f"Creating a run at {record.address}")
+            )
+            return Decision(st.say(shown(run, record, facts), run, verdict, now, phase=PENDING), Create(record))
+        case Answered(observation):
+            return Decision(run.status, Note(created(record, observation, facts), hold=not run.has_finalizer))
+        case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
+            return _not_created(run, record, failure, facts)
+        case _:
+            return _unknown(run, record, facts)
+
+
+def _not_created(run: Run, record: Record, failure: Failure, facts: Facts) -> Decision:
+    """Nothing was created: say why, and let the claim go, so that a restart does not take it for unknown."""
+    if failure.reason is Reason.INVALID_REQUEST:
+        record = record.model_copy(update={"state": "refused"})
+        verdict, phase = ended(failure.reason, failure.message), FAILED
+    else:
+        record = released(record)
+        verdict, phase = not_created(failure), PENDING
+    return Decision(st.say(shown(run, record, facts), run, verdict, facts.now, phase=phase), Note(record))
+
+
+def refused(run: Run, record: Record, facts: Facts) -> Decision:
+    """A definition that OpenAI refused: over, until it is changed."""
+    status = shown(run, record, facts)
+    if not st.finished(status):  # the status was lost; the record was not
+        verdict = ended(Reason.INVALID_REQUEST, "OpenAI refused this definition: change it, or annotate create-again")
+        status = st.say(status, run, verdict, facts.now, phase=FAILED)
+    if not run.record_annotated:
+        return Decision(status, Note(record))
+    return Decision(status, Wait())
+
+
+def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
+    """The create may have been sent and nobody knows what came of it."""
+    now = facts.now
+    if record.api in facts.policy.searchable:
+        return _search(run, record, facts)
+    if run.spec and run.spec.onUnknownCreate == "CreateAgain":
+        return start(run, facts)
+    message = UNKNOWN_CREATE.format(
+        sent=record.submittedAt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        namespace=run.namespace,
+        name=run.name,
+        hint=now.strftime("%Y%m%d-1"),
+    )
+    before = run.status.condition("CreateOutcomeUnknown")
+    if before and run.status.record and run.status.record.token == record.token:
+        message = before.message  # its hint bears the day it was first given
+    verdict = stalled(Reason.CREATE_OUTCOME_UNKNOWN, message, outcome_unknown=True)
+    return Decision(st.say(shown(run, record, facts), run, verdict, now, phase=PENDING), Wait())
+
+
+def _search(run: Run, record: Record, facts: Facts) -> Decision:
+    known = facts.known
+    if known.found:
+        return Decision(run.status, Note(created(record, known.found, facts), hold=not run.has_finalizer))
+    step = ending.find(record, facts)
+    if isinstance(step, ending.Over):
+        return Decision(run.status, Note(released(record)))
+    message = f"The create got no answer: searching thread {record.thread} for the run"
+    if known.failure and known.failure.reason in NEEDS_PERSON:
+        verdict = stalled(known.failure.reason, known.failure.message)
+    elif known.failure:
+        verdict = retrying(known.failure.reason, f"{message}. {known.failure.message}")
+    else:
+        verdict = waiting(Reason.FINDING, message)
+    return Decision(st.say(shown(run, record, facts), run, verdict, facts.now, phase=PENDING), step)

@@ -1,0 +1,137 @@
+"""The one level-based function: given the object, its record and what is known, what now?
+
+It is called after every event, every look and every action, and asks nothing of what happened before: no
+diff, no cause, no step counter. It is safe to call at any moment and after any crash.
+"""
+
+from openairun_operator.api import durations
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import Record
+from openairun_operator.lifecycle import creating, digest, ending, following, phase
+from openairun_operator.lifecycle import status as st
+from openairun_operator.lifecycle.actions import Action, Decision, Note, Release, Wait
+from openairun_operator.lifecycle.conditions import ended, retrying, stalled, waiting
+from openairun_operator.lifecycle.facts import Facts
+from openairun_operator.lifecycle.failure import Outcome
+from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
+from openairun_operator.lifecycle.run import Run
+
+
+def decide(run: Run, facts: Facts) -> Decision:
+    """What `run`'s status should say, and the next action."""
+    if run.deleted_at is not None:
+        return _delete(run, facts)
+    decision = _decide(run, facts)
+    if isinstance(decision.action, Wait) and run.has_finalizer and _holds_nothing(run):
+        return Decision(decision.status, Release())
+    return decision
+
+
+def _decide(run: Run, facts: Facts) -> Decision:
+    record = run.record
+    if run.spec is None:
+        verdict = stalled(Reason.INVALID_SPEC, f"This operator cannot read the spec: {run.spec_error}")
+        return Decision(st.say(run.status, run, verdict, facts.now), Wait())
+    if record is None or record.state == "released":
+        return creating.start(run, facts)
+    if superseded(run, record):
+        return _replace(run, record, facts)
+    match record.state:
+        case "claimed":
+            return creating.claimed(run, record, facts)
+        case "refused":
+            return creating.refused(run, record, facts)
+        case "created":
+            return following.follow(run, record, facts)
+
+
+def superseded(run: Run, record: Record) -> bool:
+    """Whether the user asks for another run than the record's."""
+    again = run.create_again is not None and run.create_again != record.createAgain
+    return again or digest.differs(record.digest, run.digest)
+
+
+def _holds_nothing(run: Run) -> bool:
+    """Whether the status, as it is written, says that nothing is left at OpenAI to cancel."""
+    record, status = run.record, run.status
+    if record is None or record.state == "released":
+        return True
+    return st.finished(status) and status.record is not None and status.record.token == record.token
+
+
+def _resolve(run: Run, record: Record, facts: Facts) -> Action | ending.Over | ending.Orphaned:
+    """The next step towards knowing what became of a claimed attempt that is no longer wanted.
+
+    Over: there is no run. Orphaned: there may be one, and there is no more to be done.
+    """
+    known = facts.known
+    match known.ledger.get(record.token):
+        case Claimed():
+            return ending.Over()
+        case Answered(observation):
+            return Note(creating.created(record, observation, facts), hold=not run.has_finalizer)
+        case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
+            return ending.Over()
+    if record.api not in facts.policy.searchable:
+        return ending.Orphaned()
+    if known.found:
+        return Note(creating.created(record, known.found, facts), hold=not run.has_finalizer)
+    limit = (known.ending_since or facts.now) + facts.policy.orphan_limit
+    if facts.now >= limit:
+        return ending.Orphaned()
+    step = ending.find(record, facts)
+    return Wait(min(step.until, limit)) if isinstance(step, Wait) and step.until else step
+
+
+def _delete(run: Run, facts: Facts) -> Decision:
+    """Cancel, confirm, go; and go in any case after the orphan limit."""
+    record, status = run.record, run.status
+    if not run.has_finalizer:
+        return Decision(status, Wait())
+    if record is None or record.state == "refused" or _holds_nothing(run):
+        return Decision(status, Release())
+    if record.state == "claimed":
+        step = _resolve(run, record, facts)
+        orphan = f"a run with {record.token} in its metadata, if its create of {record.submittedAt} took effect"
+    else:
+        step = ending.end(record, facts)
+        orphan = f"run {record.id}" + (f" on thread {record.thread}" if record.thread else "")
+    match step:
+        case ending.Over():
+            return Decision(status, Release())
+        case ending.Orphaned():
+            return Decision(status, Release(orphan))
+    failure = facts.known.failure
+    if failure and facts.known.failures > 1:
+        status = st.say(status, run, retrying(failure.reason, f"Deleting: cannot cancel. {failure.message}"), facts.now)
+    return Decision(status, step, ending=True)
+
+
+def _replace(run: Run, record: Record, facts: Facts) -> Decision:
+    """End the old run, then start anew. The old one goes into history when the new one is claimed."""
+    if record.state == "refused" or _holds_nothing(run):
+        return creating.start(run, facts)
+    if record.state == "claimed":
+        step = _resolve(run, record, facts)
+        match step:
+            case ending.Over():
+                return Decision(run.status, Note(creating.released(record)))
+            case ending.Orphaned():
+                return creating.start(run, facts)
+        verdict = waiting(Reason.REPLACING, "The definition changed: finding out what became of the last create")
+        return Decision(st.say(run.status, run, verdict, facts.now), step, ending=True)
+    if not (run.record_annotated and run.has_finalizer):
+        return Decision(run.status, Note(record, hold=True))
+    status = following.update(creating.shown(run, record, facts), record, facts)
+    step = ending.end(record, facts)
+    match step:
+        case ending.Over():
+            gone = ended(Reason.LOST, f"Run {record.id} is no longer known at {record.address}")
+            verdict = st.verdict_of(status, wait=True) if status.phase in phase.TERMINAL else gone
+            return Decision(st.say(status, run, verdict, facts.now), Wait())
+        case ending.Orphaned():
+            limit = durations.show(facts.policy.orphan_limit)
+            verdict = ended(Reason.ORPHANED, f"Run {record.id} was not seen to end within {limit}: it may still go")
+            return Decision(st.say(status, run, verdict, facts.now), Wait())
+    verdict = waiting(Reason.REPLACING, f"The definition changed: cancelling run {record.id}")
+    return Decision(st.say(status, run, verdict, facts.now), step, ending=True)

@@ -1,0 +1,69 @@
+"""Ending a run: cancel, confirm, and after the orphan limit let go. For deletion, replacement and deadline alike."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from openairun_operator.api.record import Record
+from openairun_operator.lifecycle import phase
+from openairun_operator.lifecycle.actions import Action, Cancel, Find, Observe, Wait
+from openairun_operator.lifecycle.facts import Facts
+from openairun_operator.lifecycle.observation import RunObservation
+
+CONFIRMATIONS: Final = 2
+"""Looks in a row that must find no run before it counts as gone."""
+_RETRY: Final = timedelta(seconds=10)
+"""The longest pause between two tries to end a run: the orphan limit leaves no room for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The run is no more: it was seen to be finished, or it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphaned:
+    """The orphan limit is reached and the run may still go."""
+
+
+def seen(record: Record, facts: Facts) -> RunObservation | None:
+    """The last observation of the record's run."""
+    observation = facts.known.observation
+    return observation if observation and observation.id == record.id else None
+
+
+def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
+    """The next step towards a run that is over."""
+    known, now = facts.known, facts.now
+    last = seen(record, facts)
+    if (last and phase.of(last.status) in phase.TERMINAL) or known.gone >= CONFIRMATIONS:
+        return Over()
+    limit = (known.ending_since or now) + facts.policy.orphan_limit
+    if now >= limit:
+        return Orphaned()
+    if known.pausing(now) and known.retry_at and known.failed_at:
+        again = min(known.retry_at, known.failed_at + _RETRY)
+        if now < again:
+            return Wait(min(again, limit))
+    if not known.cancelled:
+        return Cancel(record)
+    if known.look_at is None or now >= known.look_at:
+        return Observe(record)
+    return Wait(min(known.look_at, limit))
+
+
+def find(record: Record, facts: Facts) -> Action | Over:
+    """The next step towards knowing whether an attempt without an answer made a run.
+
+    Over: it surely made none. A create may take effect after it was sent, so a search that finds nothing is
+    believed only when another, `create_settles` later, finds nothing either.
+    """
+    known, now = facts.known, facts.now
+    if known.pausing(now):
+        return Wait(known.retry_at)
+    if known.missed_first is None or known.missed_last is None:
+        return Find(record)
+    settled = known.missed_first + facts.policy.create_settles
+    if known.missed_last >= settled:
+        return Over()
+    return Find(record) if now >= settled else Wait(settled)

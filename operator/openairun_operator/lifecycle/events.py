@@ -1,0 +1,43 @@
+"""Which Kubernetes events a change of status is worth: transitions only, since events are not aggregated."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.status import OpenAIRunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event to be shown with the resource."""
+
+    type: Literal["Normal", "Warning"]
+    reason: Reason
+    message: str
+
+
+def _became_true(type_: str, before: OpenAIRunStatus, after: OpenAIRunStatus) -> bool:
+    old, new = before.condition(type_), after.condition(type_)
+    return bool(new and new.status == "True" and not (old and old.status == "True"))
+
+
+def events(before: OpenAIRunStatus, after: OpenAIRunStatus) -> list[Event]:
+    """The events of the step from `before` to `after`."""
+    out: list[Event] = []
+    ready = after.condition("Ready")
+    if ready is None:
+        return out
+    if after.runID and after.runID != before.runID:
+        out.append(Event("Normal", Reason.CREATED, f"Run {after.runID} was created over the {after.api} API"))
+    said = Reason(ready.reason)
+    if after.finishedAt and not before.finishedAt:
+        out.append(Event("Normal" if ready.status == "True" else "Warning", said, ready.message))
+    elif _became_true("Stalled", before, after):
+        out.append(Event("Warning", said, ready.message))
+    elif _became_true("ActionRequired", before, after):
+        out.append(Event("Normal", said, ready.message))
+    else:
+        synced, was = after.condition("Synced"), before.condition("Synced")
+        if synced and synced.status == "False" and (was is None or was.status == "True"):
+            out.append(Event("Warning", Reason(synced.reason), synced.message))
+    return out

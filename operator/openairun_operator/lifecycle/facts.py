@@ -1,0 +1,82 @@
+"""What a decision rests on beside the object: the operator's policy, and what this process knows of the run."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from openairun_operator.api.record import API
+from openairun_operator.lifecycle.failure import Failure
+from openairun_operator.lifecycle.ledger import Ledger
+from openairun_operator.lifecycle.observation import RunObservation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How this operator treats runs."""
+
+    holder: str
+    provider: str
+    address: str
+    default_model: str | None = None
+    timeout: timedelta = timedelta(minutes=10)
+    polling_interval: timedelta = timedelta(seconds=5)
+    orphan_limit: timedelta = timedelta(minutes=2)
+    """How long deletion, replacement and the deadline wait for a cancel to be confirmed."""
+    create_settles: timedelta = timedelta(seconds=35)
+    """How long after a create was sent it may still take effect: a search that finds nothing before is not final."""
+    searchable: frozenset[API] = frozenset({"Assistants"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Knowledge:
+    """What this process knows of one resource. Lost at a restart; every decision must be safe without it."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    token: str | None = None
+    """The attempt that the fields below speak of; another attempt starts them afresh."""
+    observation: RunObservation | None = None
+    look_at: datetime | None = None
+    """When to look at the run next; None: now."""
+    looked_at: datetime | None = None
+    """When the run was last seen."""
+    cancelled: bool = False
+    """Whether OpenAI took our cancel."""
+    gone: int = 0
+    """How many looks in a row found no run."""
+    found: RunObservation | None = None
+    """The run that a search for the token found."""
+    missed_first: datetime | None = None
+    missed_last: datetime | None = None
+    """When searches for the token found nothing, first and last."""
+    ending_since: datetime | None = None
+    """Since when this process tries to end the run."""
+    failure: Failure | None = None
+    """The last call's failure, until a call succeeds."""
+    failures: int = 0
+    failed_at: datetime | None = None
+    retry_at: datetime | None = None
+
+    def turn_to(self, token: str | None) -> None:
+        """Forget what was known of another attempt. Failures stay: they are the server's, not the attempt's."""
+        if token != self.token:
+            self.token = token
+            self.observation = self.look_at = self.looked_at = self.ending_since = None
+            self.found = self.missed_first = self.missed_last = None
+            self.cancelled, self.gone = False, 0
+
+    def pausing(self, now: datetime) -> bool:
+        """Whether the last failure still holds the next call back."""
+        return self.retry_at is not None and now < self.retry_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All of it, at one moment."""
+
+    now: datetime
+    policy: Policy
+    known: Knowledge
+    new_token: str
+    credential: str | None = None
+    """A mark of the key in use."""
+    blocked: Failure | None = None
+    """Why no call can be made at all, such as no credentials."""

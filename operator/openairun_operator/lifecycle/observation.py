@@ -1,0 +1,65 @@
+"""What a wire saw of a run, in the same terms whichever API carries it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from openairun_operator.api.record import API
+from openairun_operator.api.spec import OpenAIRunSpec
+from openairun_operator.api.status import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call that the model asks for; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunObservation:
+    """A run as OpenAI described it at one moment. Times are Unix seconds; absent is None.
+
+    `status` is OpenAI's own word; a response that completed with unanswered function calls is
+    `requires_action` here, as it would be on the other wire.
+    """
+
+    id: str
+    status: str
+    object: str | None = None
+    model: str | None = None
+    thread: str | None = None
+    conversation: str | None = None
+    created_at: float | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+    failed_at: float | None = None
+    cancelled_at: float | None = None
+    expires_at: float | None = None
+    error: tuple[str, str] | None = None
+    incomplete_reason: str | None = None
+    calls: tuple[Call, ...] = ()
+    usage: Usage | None = None
+    text: str | None = None
+    poll_after: float | None = None
+    """Seconds that the server asks to wait before the next look."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """Where a run is: its id, and on the assistants wire its thread."""
+
+    api: API
+    id: str
+    thread: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """A run to create: the definition, the model for want of another, and the metadata sent along."""
+
+    spec: OpenAIRunSpec
+    default_model: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict[str, Any])

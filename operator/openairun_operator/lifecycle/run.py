@@ -1,0 +1,119 @@
+"""A resource as the API server has it, parsed once."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from openairun_operator.api.names import CREATE_AGAIN_ANNOTATION, FINALIZER, RECORD_ANNOTATION
+from openairun_operator.api.record import API, Record
+from openairun_operator.api.spec import OpenAIRunSpec
+from openairun_operator.api.status import OpenAIRunStatus
+from openairun_operator.lifecycle import digest
+
+_ADVANCE = {"claimed": 0, "released": 1, "refused": 2, "created": 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One OpenAIRun. `record` is the best of the annotation and its mirror in status, or None."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    deleted_at: datetime | None
+    has_finalizer: bool
+    spec: OpenAIRunSpec | None
+    spec_error: str | None
+    digest: str
+    create_again: str | None
+    record: Record | None
+    record_annotated: bool
+    """Whether the annotation holds `record` as it is, for this very object."""
+    status: OpenAIRunStatus
+    raw_status: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """namespace/name."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def api(self) -> API:
+        """The API that the definition asks for."""
+        return "Assistants" if self.spec and self.spec.assistantID else "Responses"
+
+
+def _record(text: str | None) -> Record | None:
+    if not text:
+        return None
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError:
+        return None  # somebody's hand; the mirror in status is what is left
+
+
+def _best(annotated: Record | None, mirrored: Record | None) -> Record | None:
+    """The later attempt; of one attempt the further state."""
+    if annotated is None or mirrored is None:
+        return annotated or mirrored
+    return max(annotated, mirrored, key=lambda r: (r.submittedAt, _ADVANCE[r.state], r.recordedAt is not None))
+
+
+def parse(body: Mapping[str, Any]) -> Run:
+    """The run in an object as the API server returns it.
+
+    A spec that the models cannot read (the CRD of another version) gives `spec` None and `spec_error`;
+    a status that they cannot read counts as absent: it is the operator's own to write.
+    """
+    meta = body["metadata"]
+    annotations = meta.get("annotations") or {}
+    key = f"{meta.get('namespace')}/{meta['name']}"
+    raw_spec = body.get("spec") or {}
+    raw_status = body.get("status") or {}
+    spec, spec_error = None, None
+    try:
+        spec = OpenAIRunSpec.model_validate(raw_spec)
+    except ValidationError as error:
+        spec_error = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+    try:
+        status = OpenAIRunStatus.model_validate(raw_status)
+    except ValidationError:
+        status = OpenAIRunStatus()
+    annotated = _record(annotations.get(RECORD_ANNOTATION))
+    if annotated and annotated.object != key:
+        annotated = None  # a copied object: the run is another's
+    mirrored = status.record if status.record and status.record.object == key else None
+    record = _best(annotated, mirrored)
+    annotated_as_is = record is not None and record == annotated and record.uid == meta["uid"]
+    if record and record.uid != meta["uid"]:
+        record = record.model_copy(update={"uid": meta["uid"]})  # restored from a backup: still its run
+    return Run(
+        namespace=meta.get("namespace", ""),
+        name=meta["name"],
+        uid=meta["uid"],
+        generation=meta.get("generation", 1),
+        deleted_at=_time(meta.get("deletionTimestamp")),
+        has_finalizer=FINALIZER in (meta.get("finalizers") or ()),
+        spec=spec,
+        spec_error=spec_error,
+        digest=digest.of(raw_spec),
+        create_again=annotations.get(CREATE_AGAIN_ANNOTATION),
+        record=record,
+        record_annotated=annotated_as_is,
+        status=status,
+        raw_status=raw_status,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def dump_record(record: Record) -> str:
+    """The record as the annotation holds it."""
+    return json.dumps(record.model_dump(mode="json", exclude_none=True), separators=(",", ":"))

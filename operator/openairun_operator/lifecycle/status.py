@@ -1,0 +1,240 @@
+"""Building `status`: from what it was, the record and what was observed. Terminal is final."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from openairun_operator.api import durations
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import Record
+from openairun_operator.api.spec import OpenAIRunSpec
+from openairun_operator.api.status import (
+    MAX_ARGUMENTS,
+    MAX_HISTORY,
+    MAX_OUTPUT_BYTES,
+    MAX_TOOL_CALLS,
+    Effective,
+    IncompleteDetails,
+    LastError,
+    OpenAIRunStatus,
+    Output,
+    PastRun,
+    RequiredAction,
+    ToolCall,
+)
+from openairun_operator.lifecycle import phase, text
+from openairun_operator.lifecycle.conditions import Verdict, conditions, ended, going, succeeded
+from openairun_operator.lifecycle.observation import RunObservation
+from openairun_operator.lifecycle.run import Run
+
+
+def _second(moment: datetime) -> datetime:
+    return moment.replace(microsecond=0)
+
+
+def _time(seconds: float | None) -> datetime | None:
+    """A time that a server gave. Some give milliseconds; what is no time at all is left out."""
+    if seconds is None or not seconds > 0:
+        return None
+    try:
+        return _second(datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC))
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def finished(status: OpenAIRunStatus) -> bool:
+    """Whether the run that `status` speaks of is over for good."""
+    return status.finishedAt is not None
+
+
+def archive(status: OpenAIRunStatus) -> OpenAIRunStatus:
+    """A fresh status for the next run, with the last one in its history."""
+    record = status.record
+    history = list(status.history or [])
+    if status.runID or record:
+        ready = status.condition("Ready")
+        history.insert(
+            0,
+            PastRun(
+                runID=status.runID,
+                api=status.api,
+                phase=status.phase,
+                reason=ready.reason if ready else None,
+                token=record.token if record else None,
+                submittedAt=_second(record.submittedAt) if record else None,
+                finishedAt=status.finishedAt,
+            ),
+        )
+    return OpenAIRunStatus(history=history[:MAX_HISTORY] or None, conditions=status.conditions)
+
+
+def for_attempt(status: OpenAIRunStatus, record: Record) -> OpenAIRunStatus:
+    """`status` as far as it speaks of `record`'s attempt; what it says of an earlier one goes into history.
+
+    An attempt that surely made no run (`released`) leaves nothing worth keeping.
+    """
+    last = status.record
+    if last is not None and last.token != record.token:
+        no_run = (
+            status.runID is None
+            and last.state in ("released", "claimed")
+            and not status.condition("CreateOutcomeUnknown")
+        )
+        if no_run:
+            return OpenAIRunStatus(history=status.history, conditions=status.conditions)
+        return archive(status)
+    return status
+
+
+def timeout_of(spec: OpenAIRunSpec | None, record: Record | None, default: timedelta) -> timedelta:
+    """How long the run may take: as the spec says now, else as the operator's default was at its creation."""
+    text_ = (spec.timeout if spec else None) or (record.timeout if record else None)
+    return durations.parse(text_) if text_ else default
+
+
+def interval_of(spec: OpenAIRunSpec | None, record: Record | None, default: timedelta) -> timedelta:
+    """How long between two looks, likewise."""
+    text_ = (spec.pollingInterval if spec else None) or (record.pollingInterval if record else None)
+    return durations.parse(text_) if text_ else default
+
+
+def say(status: OpenAIRunStatus, run: Run, verdict: Verdict, now: datetime, **fields: Any) -> OpenAIRunStatus:
+    """`status` with `verdict` in its conditions, `fields` set, and stamped with the generation."""
+    if verdict.finished and status.finishedAt is None:
+        fields.setdefault("finishedAt", _second(now))
+    return status.model_copy(
+        update=fields
+        | {
+            "observedGeneration": run.generation,
+            "conditions": conditions(verdict, status.conditions, run.generation, _second(now)),
+        }
+    )
+
+
+def identify(status: OpenAIRunStatus, record: Record, timeout: timedelta, interval: timedelta) -> OpenAIRunStatus:
+    """`status` with what the record alone tells."""
+    return status.model_copy(
+        update={
+            "record": record,
+            "api": record.api,
+            "runID": record.id,
+            "threadID": record.thread,
+            "effective": Effective(
+                timeout=durations.show(timeout), pollingInterval=durations.show(interval), provider=record.provider
+            ),
+        }
+    )
+
+
+def _output(answer: str | None) -> Output | None:
+    if answer is None:
+        return None
+    answer = text.clean(answer)
+    shown = text.cut_bytes(answer, MAX_OUTPUT_BYTES)
+    return Output(text=shown, bytes=len(answer.encode()), truncated=len(shown) < len(answer))
+
+
+def _stamps(status: OpenAIRunStatus, seen: RunObservation, phase_: str, now: datetime) -> dict[str, Any]:
+    """Timestamps: OpenAI's where it gives them, else the moment first seen. Once set they do not move."""
+    moment = _second(now)
+    wanted = {
+        "createdAt": _time(seen.created_at),
+        "startedAt": _time(seen.started_at) or (moment if phase_ == phase.IN_PROGRESS else None),
+        "completedAt": _time(seen.completed_at) or (moment if phase_ == phase.COMPLETED else None),
+        "failedAt": _time(seen.failed_at) or (moment if phase_ == phase.FAILED else None),
+        "cancelledAt": _time(seen.cancelled_at) or (moment if phase_ == phase.CANCELLED else None),
+        "expiresAt": _time(seen.expires_at),
+    }
+    return {name: value for name, value in wanted.items() if value and getattr(status, name) is None}
+
+
+def observed(status: OpenAIRunStatus, seen: RunObservation, now: datetime) -> OpenAIRunStatus:
+    """`status` with all that `seen` tells of the run. A finished run's status stays as it is."""
+    if finished(status):
+        return status
+    phase_ = phase.of(seen.status)
+    calls = [
+        ToolCall(id=call.id, name=text.clean(call.name)[:256], arguments=text.clean(call.arguments)[:MAX_ARGUMENTS])
+        for call in seen.calls[:MAX_TOOL_CALLS]
+    ]
+    is_response = (status.api or "Responses") == "Responses"
+    return status.model_copy(
+        update={
+            "phase": phase_,
+            "object": text.message(seen.object) if seen.object else status.object,
+            "model": text.message(seen.model) if seen.model else status.model,
+            "threadID": seen.thread or status.threadID,
+            "conversationID": seen.conversation or status.conversationID,
+            "responseIDs": [seen.id] if is_response else None,
+            "responseCount": 1 if is_response else None,
+            "lastError": LastError(code=text.message(seen.error[0]), message=text.message(seen.error[1]))
+            if seen.error
+            else None,
+            "incompleteDetails": IncompleteDetails(reason=text.message(seen.incomplete_reason))
+            if seen.incomplete_reason
+            else None,
+            "requiredAction": RequiredAction(toolCalls=calls) if calls and phase_ == phase.REQUIRES_ACTION else None,
+            "usage": seen.usage or status.usage,
+            "output": _output(seen.text) or status.output,
+        }
+        | _stamps(status, seen, phase_, now)
+    )
+
+
+def verdict_of(status: OpenAIRunStatus, *, wait: bool) -> Verdict:
+    """What is to be said of a run that was observed, by its phase."""
+    run_id = status.runID
+    match status.phase:
+        case phase.COMPLETED:
+            tokens = f", {status.usage.totalTokens} tokens" if status.usage and status.usage.totalTokens else ""
+            return succeeded(f"Run {run_id} completed{tokens}")
+        case phase.FAILED:
+            why = f": {status.lastError.code}: {status.lastError.message}" if status.lastError else ""
+            return ended(Reason.FAILED, text.message(f"Run {run_id} failed{why}"))
+        case phase.INCOMPLETE:
+            why = f": {status.incompleteDetails.reason}" if status.incompleteDetails else ""
+            return ended(Reason.INCOMPLETE, f"Run {run_id} is incomplete{why}")
+        case phase.EXPIRED:
+            return ended(Reason.EXPIRED, f"Run {run_id} expired at OpenAI")
+        case phase.CANCELLED:
+            return ended(Reason.CANCELLED, f"Run {run_id} was cancelled")
+        case phase.REQUIRES_ACTION:
+            names = (
+                ", ".join(dict.fromkeys(c.name for c in status.requiredAction.toolCalls))
+                if status.requiredAction
+                else ""
+            )
+            return going(
+                Reason.ACTION_REQUIRED,
+                text.message(
+                    f"Run {run_id} waits for the results of tool calls: {names or 'see status.requiredAction'}"
+                ),
+                wait=wait,
+                action_required=True,
+            )
+        case phase.QUEUED:
+            return going(Reason.QUEUED, f"Run {run_id} is queued at OpenAI", wait=wait)
+        case phase.CANCELLING:
+            return going(Reason.CANCELLING, f"Run {run_id} is being cancelled", wait=wait)
+        case other:
+            return going(
+                Reason.RUNNING, f"Run {run_id} is {'running' if other == phase.IN_PROGRESS else other}", wait=wait
+            )
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The merge patch (RFC 7386) from `before` to `after`, with explicit nulls for what went. Empty: no change."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if key in before and old == value:
+            continue
+        if isinstance(value, dict) and isinstance(old, dict):
+            patch[key] = difference(old, value)
+        else:
+            patch[key] = value
+    return patch
+
+
+def dump(status: OpenAIRunStatus) -> dict[str, Any]:
+    """The status as JSON: times in RFC 3339, absent where unknown."""
+    return status.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,114 @@
+"""When to work on which run next: one heap of due times, one bounded crew of workers.
+
+A key is worked on by one worker at a time; what becomes due meanwhile is done right after. Nothing here knows
+what the work is.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+_FIRST_RETRY: Final = 1.0
+_MAX_RETRY: Final = 60.0
+
+Work = Callable[[str], Awaitable[float | None]]
+"""Works on a key; the answer is the seconds until it is due again, or None for not before it is woken."""
+
+
+class Scheduler:
+    """Keys by due time. All times are seconds of the event loop's clock."""
+
+    def __init__(self, work: Work, concurrency: int) -> None:
+        self._work = work
+        self._concurrency = concurrency
+        self._heap: list[tuple[float, int, str]] = []
+        self._due: dict[str, float] = {}
+        self._working: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._count = itertools.count()
+        self._wakeup = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wake(self, key: str, delay: float = 0.0, *, first: bool = False) -> None:
+        """Make `key` due in `delay` seconds, if it is not due before. `first`: ahead of all that wait their turn."""
+        at = 0.0 if first else asyncio.get_running_loop().time() + delay
+        if at < self._due.get(key, float("inf")):
+            self._due[key] = at
+            heapq.heappush(self._heap, (at, next(self._count), key))
+            self._wakeup.set()
+
+    def forget(self, key: str) -> None:
+        """Drop `key`; work that is under way ends by itself."""
+        self._due.pop(key, None)
+        self._failures.pop(key, None)
+
+    def known(self, key: str) -> bool:
+        """Whether `key` is due at some time, or being worked on."""
+        return key in self._due or key in self._working
+
+    def lag(self) -> float:
+        """Seconds by which the most overdue key is late."""
+        now = asyncio.get_running_loop().time()
+        return max((now - at for at in self._due.values() if at > 0), default=0.0)
+
+    async def run(self) -> None:
+        """Work until cancelled; then wait for the work under way to be cancelled too."""
+        try:
+            while True:
+                pause = self._start_due()
+                self._wakeup.clear()
+                try:
+                    await asyncio.wait_for(self._wakeup.wait(), pause)
+                except TimeoutError:
+                    continue
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start_due(self) -> float | None:
+        """Start what is due and has a worker; the answer is the pause until there is more."""
+        now = asyncio.get_running_loop().time()
+        busy: list[tuple[float, int, str]] = []
+        while self._heap and len(self._tasks) < self._concurrency and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            at, _, key = entry
+            if self._due.get(key) != at:
+                continue  # an older time of a key that was moved or forgotten
+            if key in self._working:
+                busy.append(entry)
+                continue
+            del self._due[key]
+            self._working.add(key)
+            task = asyncio.create_task(self._do(key), name=f"run {key}")
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+        for entry in busy:
+            heapq.heappush(self._heap, entry)
+        if not self._heap or len(self._tasks) >= self._concurrency:
+            return None  # a worker that ends, or a new key, wakes us
+        later = [at for at, _, key in self._heap[:1] if key not in self._working]
+        return max(later[0] - now, 0.0) if later else None
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wakeup.set()
+
+    async def _do(self, key: str) -> None:
+        """Work on `key` once. An error that nobody expected is logged and the work tried again: never lost."""
+        try:
+            pause = await self._work(key)
+            self._failures.pop(key, None)
+        except Exception:
+            count = self._failures[key] = self._failures.get(key, 0) + 1
+            pause = min(_FIRST_RETRY * 2 ** min(count - 1, 10), _MAX_RETRY)
+            logger.exception("Work on %s failed; trying again in %.0f s", key, pause)
+        finally:
+            self._working.discard(key)
+        if pause is not None:
+            self.wake(key, pause)

@@ -1,0 +1,188 @@
+"""Runs of an assistant on a thread: `POST /threads/{thread}/runs` and below.
+
+OpenAI ended this API on 2026-08-26; compatible servers carry it on, some only in part.
+"""
+
+import dataclasses
+import warnings
+from datetime import datetime
+from typing import Any, Final
+
+from openairun_operator.api.names import TOKEN_KEY
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import API
+from openairun_operator.api.spec import Tool
+from openairun_operator.api.status import Usage
+from openairun_operator.lifecycle.failure import CallFailedError
+from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef
+from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, refused
+
+# The SDK warns of the deprecation at each call; a user of this wire knows.
+warnings.filterwarnings("ignore", message="The Assistants API is deprecated", category=DeprecationWarning)
+
+_PAGE: Final = 100
+_CLOCK_SKEW: Final = 300.0
+"""Seconds by which a server's clock may be behind ours when a run's age is judged."""
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    if tool.function is None:
+        return {"type": tool.type, **(tool.options or {})}
+    return {"type": "function", "function": absent_is_omitted(tool.function.model_dump())}
+
+
+def request_body(request: CreateRequest) -> dict[str, Any]:
+    """The body of the create."""
+    spec = request.spec
+    return absent_is_omitted(
+        {
+            "assistant_id": spec.assistantID,
+            "model": spec.model,
+            "instructions": spec.instructions,
+            "temperature": spec.temperature,
+            "top_p": spec.topP,
+            "max_completion_tokens": spec.maxTokens,
+            "tools": [_tool(tool) for tool in spec.tools] if spec.tools is not None else None,
+            "metadata": dict(request.metadata),
+        }
+    )
+
+
+def _calls(answer: Answer) -> tuple[Call, ...]:
+    wanted = answer.object("required_action").object("submit_tool_outputs").objects("tool_calls")
+    return tuple(
+        Call(
+            call.text("id") or "",
+            call.object("function").text("name") or "",
+            call.object("function").text("arguments") or "",
+        )
+        for call in wanted
+    )
+
+
+def _usage(answer: Answer) -> Usage | None:
+    usage = answer.object("usage")
+    if not usage.body:
+        return None
+    return Usage(
+        promptTokens=usage.integer("prompt_tokens"),
+        completionTokens=usage.integer("completion_tokens"),
+        totalTokens=usage.integer("total_tokens"),
+        cachedTokens=usage.object("prompt_token_details").integer("cached_tokens"),
+    )
+
+
+def observation(answer: Answer, thread: str) -> RunObservation:
+    """What a Run says. Raises CallFailedError if it is none."""
+    id_, status = answer.identity()
+    error = answer.object("last_error")
+    return RunObservation(
+        id=id_,
+        status=status,
+        object=answer.text("object"),
+        model=answer.text("model"),
+        thread=answer.text("thread_id") or thread,
+        created_at=answer.seconds("created_at"),
+        started_at=answer.seconds("started_at"),
+        completed_at=answer.seconds("completed_at"),
+        failed_at=answer.seconds("failed_at"),
+        cancelled_at=answer.seconds("cancelled_at"),
+        expires_at=answer.seconds("expires_at"),
+        error=(error.text("code") or "unknown", error.text("message") or "") if error.body else None,
+        incomplete_reason=answer.object("incomplete_details").text("reason"),
+        calls=_calls(answer),
+        usage=_usage(answer),
+        poll_after=answer.poll_after(),
+    )
+
+
+def _text(messages: list[Answer]) -> str | None:
+    """The text that the run wrote: its messages in order, a blank line between two of them."""
+    texts = [
+        "".join(
+            part.object("text").text("value") or ""
+            for part in message.objects("content")
+            if part.text("type") == "text"
+        )
+        for message in messages
+        if message.text("role") == "assistant"
+    ]
+    return "\n\n".join(texts) if texts else None
+
+
+class Assistants:
+    """The Assistants API. A thread's runs can be listed, so a run whose create got no answer can be found."""
+
+    api: Final[API] = "Assistants"
+    searchable = True
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(self, request: CreateRequest) -> RunObservation:
+        thread = request.spec.threadID or ""
+        body = request_body(request)
+        answer = await self._caller.call(
+            lambda c: c.beta.threads.runs.with_raw_response.create(thread, **body), creating=True
+        )
+        return observation(answer, thread)
+
+    async def observe(self, ref: RunRef) -> RunObservation:
+        thread = ref.thread or ""
+        answer = await self._caller.call(
+            lambda c: c.beta.threads.runs.with_raw_response.retrieve(ref.id, thread_id=thread)
+        )
+        return await self._seen(answer, thread)
+
+    async def _seen(self, answer: Answer, thread: str) -> RunObservation:
+        """The run, with its answer where it has one."""
+        seen = observation(answer, thread)
+        if seen.status not in ("completed", "incomplete"):
+            return seen
+        return dataclasses.replace(seen, text=await self._text_of(seen.id, thread))
+
+    async def cancel(self, ref: RunRef) -> RunObservation:
+        thread = ref.thread or ""
+        try:
+            answer = await self._caller.call(
+                lambda c: c.beta.threads.runs.with_raw_response.cancel(ref.id, thread_id=thread)
+            )
+        except CallFailedError as error:
+            if refused(error):
+                return await self.observe(ref)
+            raise
+        return await self._seen(answer, thread)
+
+    async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
+        oldest = since.timestamp() - _CLOCK_SKEW
+        after: str | None = None
+        while True:
+            page = await self._page(thread or "", after)
+            runs = page.objects("data")
+            for run in runs:
+                if run.object("metadata").text(TOKEN_KEY) == token:
+                    return observation(run, thread or "")
+            after = runs[-1].text("id") if runs else None
+            created = runs[-1].seconds("created_at") if runs else None
+            if not page.body.get("has_more") or after is None or (created is not None and created < oldest):
+                return None
+
+    async def _page(self, thread: str, after: str | None) -> Answer:
+        more = absent_is_omitted({"after": after})
+        return await self._caller.call(
+            lambda c: c.beta.threads.runs.with_raw_response.list(thread, limit=_PAGE, order="desc", **more)
+        )
+
+    async def _text_of(self, run_id: str, thread: str) -> str | None:
+        """The run's messages, oldest first. A server that has no such list gives no answer to keep."""
+        try:
+            page = await self._caller.call(
+                lambda c: c.beta.threads.messages.with_raw_response.list(
+                    thread, run_id=run_id, limit=_PAGE, order="asc"
+                )
+            )
+        except CallFailedError as error:
+            if error.failure.reason in (Reason.NOT_FOUND, Reason.REFUSED):
+                return None
+            raise
+        return _text([message for message in page.objects("data") if message.text("run_id") in (None, run_id)])

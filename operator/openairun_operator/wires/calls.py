@@ -1,0 +1,111 @@
+"""What both wires share: one call, made once, read as raw JSON, its failure put into our terms.
+
+Raw JSON because a look at a run needs few fields, and because an unknown item in an answer must pass through
+where the SDK's models would complain.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from openai import AsyncOpenAI
+
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import API
+from openairun_operator.lifecycle.failure import CallFailedError
+from openairun_operator.wires import errors
+
+
+class Raw(Protocol):
+    """A raw response of the SDK."""
+
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def headers(self) -> Any: ...
+
+
+class Caller:
+    """Makes calls with one client over one API."""
+
+    def __init__(self, client: AsyncOpenAI, api: API, timeout: float) -> None:
+        self.client = client
+        self.api = api
+        self.address = str(client.base_url).rstrip("/")
+        self._timeout = timeout
+
+    async def call(self, send: Callable[[AsyncOpenAI], Awaitable[Raw]], *, creating: bool = False) -> "Answer":
+        """Make the call, at most `timeout` seconds in all, and read its answer. Raises CallFailedError."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                raw = await send(self.client)
+                content, headers = raw.content, raw.headers
+        except Exception as error:
+            raise errors.failed(error, self.api, self.address, creating=creating, key=self.client.api_key) from error
+        try:
+            body = json.loads(content)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise errors.unreadable(self.address, f"{headers.get('content-type', 'no content type')}, no JSON object")
+        return Answer(body, headers, self.address)
+
+
+class Answer:
+    """A JSON object from a server that is not trusted: fields of the wrong type count as absent."""
+
+    def __init__(self, body: Mapping[str, Any], headers: Mapping[str, str], address: str) -> None:
+        self.body = body
+        self.headers = headers
+        self.address = address
+
+    def text(self, name: str) -> str | None:
+        """The field, if it is text and not empty."""
+        value = self.body.get(name)
+        return value if isinstance(value, str) and value else None
+
+    def seconds(self, name: str) -> float | None:
+        """The field, if it is a number."""
+        value = self.body.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def object(self, name: str) -> "Answer":
+        """The field, if it is an object; else an empty one."""
+        value = self.body.get(name)
+        return Answer(value if isinstance(value, dict) else {}, {}, self.address)
+
+    def objects(self, name: str) -> "list[Answer]":
+        """The field's objects, if it is a list."""
+        value = self.body.get(name)
+        items = value if isinstance(value, list) else []
+        return [Answer(item, {}, self.address) for item in items if isinstance(item, dict)]
+
+    def integer(self, name: str) -> int | None:
+        """The field, if it is a whole number."""
+        value = self.body.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def identity(self) -> tuple[str, str]:
+        """`id` and `status`; an answer without them is no run. Raises CallFailedError."""
+        id_, status = self.text("id"), self.text("status")
+        if id_ is None or status is None:
+            raise errors.unreadable(self.address, "no id or no status in it")
+        return id_, status
+
+    def poll_after(self) -> float | None:
+        """Seconds that the server asks to wait before the next look (`openai-poll-after-ms`), at most a minute."""
+        try:
+            return min(max(float(self.headers.get("openai-poll-after-ms", "")) / 1000, 0.0), 60.0)
+        except ValueError:
+            return None
+
+
+def absent_is_omitted(body: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` without the fields that are None."""
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def refused(error: CallFailedError) -> bool:
+    """Whether a cancel was refused (400, 404, 409): servers differ, so only the run itself tells what that means."""
+    return error.failure.reason in (Reason.REFUSED, Reason.NOT_FOUND, Reason.BUSY)

@@ -1,0 +1,80 @@
+"""Clients of the openai SDK: one transport for all, nothing taken from the environment, no hidden retries."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx2
+from openai import AsyncOpenAI, DefaultAioHttpClient
+
+_MAX_CONNECTIONS: Final = 256
+_CONNECT_TIMEOUT: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A key and where it may be sent. The key never shows in a repr."""
+
+    base_url: str
+    key: str = field(repr=False)
+    organization: str | None = None
+    project: str | None = None
+
+
+@contextlib.contextmanager
+def _without_openai_variables() -> Iterator[None]:
+    """The SDK reads OPENAI_CUSTOM_HEADERS and others even when all is passed; one of them can replace the key."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+class Clients:
+    """Makes clients that share one pool of connections. Close it once, at the end."""
+
+    def __init__(self, request_timeout: float) -> None:
+        self.request_timeout = request_timeout
+        """Seconds that one request may take in all."""
+        self._http: httpx2.AsyncClient | None = None
+        self._made: dict[Credentials, AsyncOpenAI] = {}
+
+    def client(self, credentials: Credentials) -> AsyncOpenAI:
+        """The client for these credentials. Must be called with a running event loop.
+
+        Raises ValueError for a key that no HTTP header can carry.
+        """
+        made = self._made.get(credentials)
+        if made is None:
+            if not credentials.key.isascii() or not credentials.key.isprintable():
+                raise ValueError("the key holds characters that no HTTP header can carry")
+            made = self._make(credentials)
+            self._made = {credentials: made}  # the operator's own key alone: an old one is of no more use
+        return made
+
+    def _make(self, credentials: Credentials) -> AsyncOpenAI:
+        if self._http is None:
+            # Redirects are not followed: a create must not be sent twice, nor a key to another host.
+            self._http = DefaultAioHttpClient(
+                follow_redirects=False,
+                timeout=httpx2.Timeout(self.request_timeout, connect=min(_CONNECT_TIMEOUT, self.request_timeout)),
+                limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS),
+            )
+        with _without_openai_variables():
+            return AsyncOpenAI(
+                api_key=credentials.key,
+                base_url=credentials.base_url,
+                organization=credentials.organization,
+                project=credentials.project,
+                max_retries=0,
+                http_client=self._http,
+            )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._http is not None:
+            await self._http.aclose()
+            self._http, self._made = None, {}

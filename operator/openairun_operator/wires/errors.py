@@ -1,0 +1,177 @@
+"""What an exception of the SDK means. The rules are those of OpenAI's guide to error codes.
+
+A create counts as not made when the connection was never made, or the answer is a complete 4xx other than
+408, or a 503 in OpenAI's own form. Anything else may have taken effect.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import aiohttp
+import httpx2
+import openai
+
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import API
+from openairun_operator.lifecycle import text
+from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
+
+_BUSY: Final = re.compile(r"conversation_locked|already has an active run|conversation is locked", re.IGNORECASE)
+_MODEL: Final = frozenset({"model_not_found", "model_not_available"})
+_QUOTA: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_MAX_RETRY_AFTER: Final = 600.0
+
+ASSISTANTS_NOT_SERVED: Final = (
+    "{address} answered {status}: it does not serve the Assistants API, which OpenAI ended on 2026-08-26, or does"
+    " not know this thread. At OpenAI, replace assistantID and threadID by input, model and instructions; else point"
+    " the operator's --base-url to a server that still serves the Assistants API, and check threadID"
+)
+RESPONSES_NOT_SERVED: Final = (
+    "{address} answered {status}: it does not serve the Responses API. Check the operator's --base-url (for OpenAI it"
+    " ends in /v1)"
+)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def never_connected(error: BaseException) -> bool:
+    """Whether the connection surely was not made, so that nothing was sent.
+
+    Judged by aiohttp's own exception: the SDK's aiohttp transport calls every connection error, a reset after
+    sending included, a ConnectTimeout.
+    """
+    chain = list(_chain(error))
+    transport = [e for e in chain if isinstance(e, aiohttp.ClientError)]
+    if transport:
+        return any(
+            isinstance(e, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL)
+            for e in transport
+        )
+    return any(isinstance(e, httpx2.UnsupportedProtocol | httpx2.InvalidURL | httpx2.PoolTimeout) for e in chain)
+
+
+def _body(error: openai.APIStatusError) -> dict[str, Any]:
+    """The `error` object of the answer; empty where the answer is not in OpenAI's form."""
+    try:
+        body = json.loads(error.response.text)
+    except ValueError:
+        return {}
+    inner = body.get("error") if isinstance(body, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds to wait, from `retry-after-ms` or `Retry-After` in its form of seconds; at most ten minutes."""
+    for header, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            value = float(error.response.headers.get(header, "")) / unit
+        except ValueError:
+            continue
+        if value >= 0:
+            return min(value, _MAX_RETRY_AFTER)
+    return None
+
+
+def names_what_is_missing(api: API, body: dict[str, Any]) -> bool:
+    """Whether a 404 on create speaks of a thing that the definition names, such as a conversation.
+
+    Over the Assistants API it never counts as such: OpenAI answers every call there with 404 now.
+    """
+    said = str(body.get("message") or "")
+    return api == "Responses" and bool(said) and not re.search(r"invalid url|unknown request url|route", said, re.I)
+
+
+def _reason(status: int, body: dict[str, Any], api: API, *, creating: bool) -> Reason:
+    code = str(body.get("code") or body.get("type") or "")
+    said = f"{code} {body.get('message') or ''}"
+    if status in (400, 409) and _BUSY.search(said):
+        return Reason.BUSY
+    match status:
+        case 401:
+            return Reason.INVALID_CREDENTIALS
+        case 403 | 404 if code in _MODEL:
+            return Reason.MODEL_NOT_ACCESSIBLE
+        case 403:
+            return Reason.PERMISSION_DENIED
+        case 402:
+            return Reason.QUOTA_EXCEEDED
+        case 404 if not creating:
+            return Reason.NOT_FOUND
+        case 429:
+            return Reason.QUOTA_EXCEEDED if code in _QUOTA else Reason.RATE_LIMITED
+        case 400 | 413 | 415 | 422 | 431:
+            return Reason.INVALID_REQUEST if creating else Reason.REFUSED
+        case 404 if names_what_is_missing(api, body):
+            return Reason.INVALID_REQUEST
+        case 404 | 405 | 410 if creating:
+            return Reason.API_NOT_SERVED
+        case _ if status < 400:
+            return Reason.API_NOT_SERVED
+        case 408 | 504:
+            return Reason.TIMED_OUT
+        case _:
+            return Reason.SERVER_ERROR if status >= 500 else Reason.REFUSED
+
+
+def _outcome(status: int, body: dict[str, Any]) -> Outcome:
+    if (400 <= status < 500 and status != 408) or (status == 503 and body) or 300 <= status < 400:
+        return Outcome.NOT_CREATED
+    return Outcome.UNKNOWN
+
+
+def _of_status(error: openai.APIStatusError, api: API, address: str, *, creating: bool, key: str) -> Failure:
+    status, body = error.status_code, _body(error)
+    reason = _reason(status, body, api, creating=creating)
+    said = str(body.get("message") or "") or (error.response.reason_phrase or "no reason given")
+    words = f"OpenAI said {status}: {said}" if body else f"{address} answered {status}: {said}"
+    if reason is Reason.API_NOT_SERVED:
+        template = ASSISTANTS_NOT_SERVED if api == "Assistants" else RESPONSES_NOT_SERVED
+        words = template.format(address=address, status=status) + (f". It said: {said}" if body else "")
+    advice = {
+        Reason.INVALID_CREDENTIALS: "Put a valid key into the operator's Secret",
+        Reason.PERMISSION_DENIED: "Give the key's project the right to do this",
+        Reason.QUOTA_EXCEEDED: "Add credit, or raise the project's limit",
+        Reason.MODEL_NOT_ACCESSIBLE: "Name another model, or give the key's project access to it",
+    }.get(reason)
+    words += f". {advice}" if advice else ""
+    words += f" (request id {error.request_id})" if error.request_id else ""
+    return Failure(
+        reason=reason,
+        message=text.message(words, key),
+        outcome=_outcome(status, body),
+        retry_after=_retry_after(error),
+    )
+
+
+def failed(error: Exception, api: API, address: str, *, creating: bool, key: str) -> CallFailedError:
+    """What `error` means, for a call over `api` to `address` with `key`."""
+    if isinstance(error, openai.APIStatusError):
+        return CallFailedError(_of_status(error, api, address, creating=creating, key=key))
+    if isinstance(error, TimeoutError | openai.APITimeoutError) and not never_connected(error):
+        failure = Failure(reason=Reason.TIMED_OUT, message=f"{address} did not answer in time", outcome=Outcome.UNKNOWN)
+    elif isinstance(error, openai.APIConnectionError | httpx2.HTTPError | aiohttp.ClientError | OSError):
+        cause = list(_chain(error))[-1]
+        words = f"{address} cannot be reached: {type(cause).__name__}: {cause}"
+        outcome = Outcome.NOT_CREATED if never_connected(error) else Outcome.UNKNOWN
+        failure = Failure(reason=Reason.UNREACHABLE, message=text.message(words, key), outcome=outcome)
+    else:
+        words = f"{address} gave an answer that cannot be read: {type(error).__name__}"
+        failure = Failure(reason=Reason.UNREADABLE_ANSWER, message=text.message(words, key), outcome=Outcome.UNKNOWN)
+    return CallFailedError(failure)
+
+
+def unreadable(address: str, what: str) -> CallFailedError:
+    """The answer is complete, and is not what the API promises."""
+    return CallFailedError(
+        Failure(
+            reason=Reason.UNREADABLE_ANSWER,
+            message=text.message(f"{address} gave an answer that cannot be read: {what}"),
+            outcome=Outcome.UNKNOWN,
+        )
+    )

@@ -1,0 +1,133 @@
+"""Runs as background responses: `POST /responses`, `GET` and cancel below it."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from openairun_operator.api.record import API
+from openairun_operator.api.spec import Tool
+from openairun_operator.api.status import Usage
+from openairun_operator.lifecycle.failure import CallFailedError
+from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef
+from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, refused
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    if tool.function is None:
+        return {"type": tool.type, **(tool.options or {})}
+    function = tool.function
+    return {
+        "type": "function",
+        "name": function.name,
+        # Both are required by the API, and null where there is nothing to say.
+        "parameters": function.parameters,
+        "strict": function.strict,
+        **absent_is_omitted({"description": function.description}),
+    }
+
+
+def request_body(request: CreateRequest) -> dict[str, Any]:
+    """The body of the create."""
+    spec = request.spec
+    return absent_is_omitted(
+        {
+            "background": True,
+            "store": True,
+            "model": spec.model or request.default_model,
+            "input": spec.input,
+            "instructions": spec.instructions,
+            "conversation": spec.conversationID,
+            "previous_response_id": spec.previousResponseID,
+            "temperature": spec.temperature,
+            "top_p": spec.topP,
+            "max_output_tokens": spec.maxTokens,
+            "tools": [_tool(tool) for tool in spec.tools] if spec.tools is not None else None,
+            "metadata": dict(request.metadata),
+        }
+    )
+
+
+def _calls(answer: Answer) -> tuple[Call, ...]:
+    """Function calls without an output among the items."""
+    items = answer.objects("output")
+    answered = {item.text("call_id") for item in items if item.text("type") == "function_call_output"}
+    return tuple(
+        Call(item.text("call_id") or "", item.text("name") or "", item.text("arguments") or "")
+        for item in items
+        if item.text("type") == "function_call" and item.text("call_id") not in answered
+    )
+
+
+def _text(answer: Answer) -> str | None:
+    """All output text of all messages, in order; a refusal counts as the answer that it is."""
+    parts = [
+        part.text("text") or part.text("refusal") or ""
+        for item in answer.objects("output")
+        if item.text("type") == "message"
+        for part in item.objects("content")
+        if part.text("type") in ("output_text", "refusal")
+    ]
+    return "".join(parts) if parts else None
+
+
+def _usage(answer: Answer) -> Usage | None:
+    usage = answer.object("usage")
+    if not usage.body:
+        return None
+    return Usage(
+        promptTokens=usage.integer("input_tokens"),
+        completionTokens=usage.integer("output_tokens"),
+        totalTokens=usage.integer("total_tokens"),
+        cachedTokens=usage.object("input_tokens_details").integer("cached_tokens"),
+        reasoningTokens=usage.object("output_tokens_details").integer("reasoning_tokens"),
+    )
+
+
+def observation(answer: Answer) -> RunObservation:
+    """What a Response says. Raises CallFailedError if it is none."""
+    id_, status = answer.identity()
+    calls = _calls(answer)
+    error = answer.object("error")
+    return RunObservation(
+        id=id_,
+        status="requires_action" if status == "completed" and calls else status,
+        object=answer.text("object"),
+        model=answer.text("model"),
+        conversation=answer.object("conversation").text("id"),
+        created_at=answer.seconds("created_at"),
+        completed_at=answer.seconds("completed_at") if not calls else None,
+        error=(error.text("code") or "unknown", error.text("message") or "") if error.body else None,
+        incomplete_reason=answer.object("incomplete_details").text("reason"),
+        calls=calls,
+        usage=_usage(answer),
+        text=_text(answer),
+        poll_after=answer.poll_after(),
+    )
+
+
+class Responses:
+    """The Responses API in background mode. OpenAI offers no list of responses, so none can be searched for."""
+
+    api: Final[API] = "Responses"
+    searchable = False
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(self, request: CreateRequest) -> RunObservation:
+        body = request_body(request)
+        answer = await self._caller.call(lambda c: c.responses.with_raw_response.create(**body), creating=True)
+        return observation(answer)
+
+    async def observe(self, ref: RunRef) -> RunObservation:
+        return observation(await self._caller.call(lambda c: c.responses.with_raw_response.retrieve(ref.id)))
+
+    async def cancel(self, ref: RunRef) -> RunObservation:
+        try:
+            return observation(await self._caller.call(lambda c: c.responses.with_raw_response.cancel(ref.id)))
+        except CallFailedError as error:
+            if refused(error):
+                return await self.observe(ref)
+            raise
+
+    async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
+        raise NotImplementedError("responses cannot be searched for")

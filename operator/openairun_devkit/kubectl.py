@@ -39,9 +39,7 @@ def write_kubeconfig(
         "kind": "Config",
         "clusters": [{"name": "devkit", "cluster": cluster}],
         "users": [{"name": "devkit", "user": {"token": token}}],
-        "contexts": [
-            {"name": "devkit", "context": {"cluster": "devkit", "user": "devkit", "namespace": namespace}}
-        ],
+        "contexts": [{"name": "devkit", "context": {"cluster": "devkit", "user": "devkit", "namespace": namespace}}],
         "current-context": "devkit",
     }
     path.touch(mode=0o600)
@@ -65,14 +63,10 @@ def read_cluster(kubeconfig: Path) -> tuple[str, bytes | None]:
 class Kubectl:
     """kubectl against one kubeconfig and, if given, one namespace. Nothing is taken from $KUBECONFIG."""
 
-    def __init__(
-        self, kubeconfig: Path, namespace: str | None = None, *, program: str | Path = "kubectl"
-    ) -> None:
+    def __init__(self, kubeconfig: Path, namespace: str | None = None, *, program: str | Path = "kubectl") -> None:
         found = shutil.which(program)
         if found is None:
-            raise KubectlError(
-                f"{program} is not on the PATH: see https://kubernetes.io/docs/tasks/tools/#kubectl"
-            )
+            raise KubectlError(f"{program} is not on the PATH: see https://kubernetes.io/docs/tasks/tools/#kubectl")
         self.kubeconfig = kubeconfig
         self.namespace = namespace
         self._program = found

@@ -74,26 +74,20 @@ class Scheduler:
     def _start_due(self) -> float | None:
         """Start what is due and has a worker; the answer is the pause until there is more."""
         now = asyncio.get_running_loop().time()
-        busy: list[tuple[float, int, str]] = []
         while self._heap and len(self._tasks) < self._concurrency and self._heap[0][0] <= now:
-            entry = heapq.heappop(self._heap)
-            at, _, key = entry
+            at, _, key = heapq.heappop(self._heap)
             if self._due.get(key) != at:
                 continue  # an older time of a key that was moved or forgotten
             if key in self._working:
-                busy.append(entry)
-                continue
+                continue  # put back when its worker ends: here it would hide the keys behind it
             del self._due[key]
             self._working.add(key)
             task = asyncio.create_task(self._do(key), name=f"run {key}")
             self._tasks.add(task)
             task.add_done_callback(self._done)
-        for entry in busy:
-            heapq.heappush(self._heap, entry)
         if not self._heap or len(self._tasks) >= self._concurrency:
             return None  # a worker that ends, or a new key, wakes us
-        later = [at for at, _, key in self._heap[:1] if key not in self._working]
-        return max(later[0] - now, 0.0) if later else None
+        return max(self._heap[0][0] - now, 0.0)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -110,5 +104,7 @@ class Scheduler:
             logger.exception("Work on %s failed; trying again in %.0f s", key, pause)
         finally:
             self._working.discard(key)
+            if key in self._due:
+                heapq.heappush(self._heap, (self._due[key], next(self._count), key))
         if pause is not None:
             self.wake(key, pause)

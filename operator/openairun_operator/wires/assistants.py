@@ -15,14 +15,18 @@ from openairun_operator.api.spec import Tool
 from openairun_operator.api.status import Usage
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef
+from openairun_operator.wires import errors
 from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, refused
 
 # The SDK warns of the deprecation at each call; a user of this wire knows.
 warnings.filterwarnings("ignore", message="The Assistants API is deprecated", category=DeprecationWarning)
 
 _PAGE: Final = 100
+_MAX_PAGES: Final = 100
 _CLOCK_SKEW: Final = 300.0
 """Seconds by which a server's clock may be behind ours when a run's age is judged."""
+_WITH_TEXT: Final = ("completed", "incomplete")
+"""The ends of a run that may have left an answer on the thread."""
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -96,6 +100,12 @@ def observation(answer: Answer, thread: str) -> RunObservation:
     )
 
 
+def _ends_before(runs: list[Answer], oldest: float) -> bool:
+    """Whether the page, newest first as asked for, has come to runs created before `oldest`."""
+    first, last = (runs[i].seconds("created_at") if runs else None for i in (0, -1))
+    return first is not None and last is not None and last < oldest and first >= last
+
+
 def _text(messages: list[Answer]) -> str | None:
     """The text that the run wrote: its messages in order, a blank line between two of them."""
     texts = [
@@ -125,7 +135,10 @@ class Assistants:
         answer = await self._caller.call(
             lambda c: c.beta.threads.runs.with_raw_response.create(thread, **body), creating=True
         )
-        return observation(answer, thread)
+        made = observation(answer, thread)
+        # Where a server answers with a finished run, its text is still to be read: by the next look, since nothing
+        # that may fail can follow a create.
+        return dataclasses.replace(made, status="in_progress") if made.status in _WITH_TEXT else made
 
     async def observe(self, ref: RunRef) -> RunObservation:
         thread = ref.thread or ""
@@ -137,7 +150,7 @@ class Assistants:
     async def _seen(self, answer: Answer, thread: str) -> RunObservation:
         """The run, with its answer where it has one."""
         seen = observation(answer, thread)
-        if seen.status not in ("completed", "incomplete"):
+        if seen.status not in _WITH_TEXT:
             return seen
         return dataclasses.replace(seen, text=await self._text_of(seen.id, thread))
 
@@ -155,17 +168,28 @@ class Assistants:
 
     async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
         oldest = since.timestamp() - _CLOCK_SKEW
+        asked: set[str] = set()
         after: str | None = None
-        while True:
+        for _ in range(_MAX_PAGES):
             page = await self._page(thread or "", after)
+            if not isinstance(page.body.get("data"), list):
+                raise errors.unreadable(page.address, "no list of runs in it")
             runs = page.objects("data")
             for run in runs:
                 if run.object("metadata").text(TOKEN_KEY) == token:
-                    return observation(run, thread or "")
-            after = runs[-1].text("id") if runs else None
-            created = runs[-1].seconds("created_at") if runs else None
-            if not page.body.get("has_more") or after is None or (created is not None and created < oldest):
+                    return await self._seen(run, thread or "")
+            more = bool(page.body.get("has_more"))
+            # A full page that denies more is asked on all the same: some servers just cut the list there.
+            if _ends_before(runs, oldest) or not (more or len(runs) >= _PAGE):
                 return None
+            after = runs[-1].text("id") if runs else None
+            if after is None or after in asked:
+                if more:
+                    break
+                return None
+            asked.add(after)
+        # Not None, which would let another run be created.
+        raise errors.unreadable(self._caller.address, "the thread's list of runs comes to no end")
 
     async def _page(self, thread: str, after: str | None) -> Answer:
         more = absent_is_omitted({"after": after})

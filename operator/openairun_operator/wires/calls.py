@@ -6,8 +6,9 @@ where the SDK's models would complain.
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from openai import AsyncOpenAI
 
@@ -15,6 +16,9 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.wires import errors
+
+_MILLISECONDS: Final = 1e11
+"""A time above this, the year 5138, is in milliseconds."""
 
 
 class Raw(Protocol):
@@ -45,10 +49,11 @@ class Caller:
             raise errors.failed(error, self.api, self.address, creating=creating, key=self.client.api_key) from error
         try:
             body = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            raise errors.unreadable(self.address, f"{headers.get('content-type', 'no content type')}, no JSON object")
+            kind = headers.get("content-type", "no content type")
+            raise errors.unreadable(self.address, f"{kind}, no JSON object", self.client.api_key)
         return Answer(body, headers, self.address)
 
 
@@ -66,9 +71,11 @@ class Answer:
         return value if isinstance(value, str) and value else None
 
     def seconds(self, name: str) -> float | None:
-        """The field, if it is a number."""
+        """The field, if it is a time; some servers give milliseconds."""
         value = self.body.get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MILLISECONDS * 1000:
+            return None
+        return value / 1000 if value > _MILLISECONDS else float(value)
 
     def object(self, name: str) -> "Answer":
         """The field, if it is an object; else an empty one."""
@@ -82,9 +89,9 @@ class Answer:
         return [Answer(item, {}, self.address) for item in items if isinstance(item, dict)]
 
     def integer(self, name: str) -> int | None:
-        """The field, if it is a whole number."""
+        """The field, if it is a whole number that 64 bits can hold, as the API server demands."""
         value = self.body.get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
 
     def identity(self) -> tuple[str, str]:
         """`id` and `status`; an answer without them is no run. Raises CallFailedError."""
@@ -96,9 +103,10 @@ class Answer:
     def poll_after(self) -> float | None:
         """Seconds that the server asks to wait before the next look (`openai-poll-after-ms`), at most a minute."""
         try:
-            return min(max(float(self.headers.get("openai-poll-after-ms", "")) / 1000, 0.0), 60.0)
+            wanted = float(self.headers.get("openai-poll-after-ms", "")) / 1000
         except ValueError:
             return None
+        return None if math.isnan(wanted) else min(max(wanted, 0.0), 60.0)
 
 
 def absent_is_omitted(body: Mapping[str, Any]) -> dict[str, Any]:

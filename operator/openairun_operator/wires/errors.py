@@ -35,9 +35,10 @@ RESPONSES_NOT_SERVED: Final = (
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what it was raised from; not what was being handled meanwhile, such as another call's failure."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
 
 
 def never_connected(error: BaseException) -> bool:
@@ -56,11 +57,18 @@ def never_connected(error: BaseException) -> bool:
     return any(isinstance(e, httpx2.UnsupportedProtocol | httpx2.InvalidURL | httpx2.PoolTimeout) for e in chain)
 
 
+def _timed_out(error: BaseException) -> bool:
+    """Whether time ran out; for the reason given in `never_connected` that is aiohttp's own word too."""
+    chain = list(_chain(error))
+    transport = [e for e in chain if isinstance(e, aiohttp.ClientError)]
+    return any(isinstance(e, TimeoutError | openai.APITimeoutError) for e in transport or chain)
+
+
 def _body(error: openai.APIStatusError) -> dict[str, Any]:
     """The `error` object of the answer; empty where the answer is not in OpenAI's form."""
     try:
         body = json.loads(error.response.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     inner = body.get("error") if isinstance(body, dict) else None
     return inner if isinstance(inner, dict) else {}
@@ -153,7 +161,7 @@ def failed(error: Exception, api: API, address: str, *, creating: bool, key: str
     """What `error` means, for a call over `api` to `address` with `key`."""
     if isinstance(error, openai.APIStatusError):
         return CallFailedError(_of_status(error, api, address, creating=creating, key=key))
-    if isinstance(error, TimeoutError | openai.APITimeoutError) and not never_connected(error):
+    if _timed_out(error) and not never_connected(error):
         failure = Failure(reason=Reason.TIMED_OUT, message=f"{address} did not answer in time", outcome=Outcome.UNKNOWN)
     elif isinstance(error, openai.APIConnectionError | httpx2.HTTPError | aiohttp.ClientError | OSError):
         cause = list(_chain(error))[-1]
@@ -166,12 +174,12 @@ def failed(error: Exception, api: API, address: str, *, creating: bool, key: str
     return CallFailedError(failure)
 
 
-def unreadable(address: str, what: str) -> CallFailedError:
-    """The answer is complete, and is not what the API promises."""
+def unreadable(address: str, what: str, *secrets: str) -> CallFailedError:
+    """The answer is complete, and is not what the API promises. `secrets` must not show in `what`."""
     return CallFailedError(
         Failure(
             reason=Reason.UNREADABLE_ANSWER,
-            message=text.message(f"{address} gave an answer that cannot be read: {what}"),
+            message=text.message(f"{address} gave an answer that cannot be read: {what}", *secrets),
             outcome=Outcome.UNKNOWN,
         )
     )

@@ -41,8 +41,11 @@ class Settings:
 
 def _duration(text: str) -> timedelta:
     try:
-        value = timedelta(seconds=float(text)) if re.fullmatch(r"[0-9.]+", text) else durations.parse(text)
-    except (ValueError, OverflowError) as error:
+        bare = re.fullmatch(r"[0-9]+(\.[0-9]+)?", text)
+        value = timedelta(seconds=float(text)) if bare else durations.parse(text)
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r}… is too long a duration") from None
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if value <= timedelta():
         raise argparse.ArgumentTypeError(f"{text!r} must be more than 0s")
@@ -50,12 +53,24 @@ def _duration(text: str) -> timedelta:
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address: write one such as {DEFAULT_BASE_URL}")
-    if parts.username or parts.query or parts.fragment:
+    text = text.strip()
+    if "@" in text or "?" in text or "#" in text:  # not quoted: it may hold a secret
         raise argparse.ArgumentTypeError("an address with a user, ? or # in it is not supported")
-    return text.strip().rstrip("/")
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address: write one such as {DEFAULT_BASE_URL}")
+    return text.rstrip("/")
+
+
+def _header(text: str) -> str | None:
+    text = text.strip()
+    if not (text.isascii() and text.isprintable()):
+        raise argparse.ArgumentTypeError("it holds characters that no HTTP header can carry")
+    return text or None
 
 
 def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -76,8 +91,8 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
         help="a file that holds the key; may appear later, and is read again when it changes. Without it:"
         " OPENAI_API_KEY",
     )
-    add("--organization", default=environment.get("OPENAI_ORG_ID") or None, help="or OPENAI_ORG_ID")
-    add("--project", default=environment.get("OPENAI_PROJECT_ID") or None, help="or OPENAI_PROJECT_ID")
+    add("--organization", type=_header, default=environment.get("OPENAI_ORG_ID", ""), help="or OPENAI_ORG_ID")
+    add("--project", type=_header, default=environment.get("OPENAI_PROJECT_ID", ""), help="or OPENAI_PROJECT_ID")
     add("--default-model", metavar="MODEL", help="for runs that name no model (none)")
     add(
         "--request-timeout",

@@ -21,18 +21,23 @@ class OperatorKey:
         self._file = file
         self._fixed = fixed
         self._last: str | None = None
+        self._trouble: str | None = None
         self.current = self._read()
 
     def _read(self) -> str | None:
         if self._file is None:
             text = self._fixed or ""
         else:
+            trouble = None
             try:
                 text = self._file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                if not isinstance(error, FileNotFoundError):
-                    logger.warning("Cannot read the key from %s: %s", self._file, type(error).__name__)
+            except FileNotFoundError:
                 text = ""
+            except (OSError, UnicodeDecodeError) as error:
+                text, trouble = "", type(error).__name__
+                if trouble != self._trouble:  # once, not at each look
+                    logger.warning("Cannot read the key from %s: %s", self._file, trouble)
+            self._trouble = trouble
         key = text.strip() or None
         self._last = key or self._last
         return key
@@ -52,7 +57,9 @@ class OperatorKey:
         """A mark by which another key is noticed; it does not tell the key."""
         if self.current is None:
             return None
-        return hmac.new(self.current.encode(), b"openairun.dev/credential", hashlib.sha256).hexdigest()[:8]
+        return hmac.new(
+            self.current.encode(errors="surrogateescape"), b"openairun.dev/credential", hashlib.sha256
+        ).hexdigest()[:8]
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Look at the file again and again; call `changed` when the key is another. Until cancelled."""

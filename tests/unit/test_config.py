@@ -1,0 +1,160 @@
+"""Flags and environment give one Settings, or a refusal that says what to write."""
+
+import argparse
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from openairun_operator.config import DEFAULT_BASE_URL, Settings, add_flags, settings
+
+KEY = "sk-secret-0123456789"
+
+
+def read(*flags: str, **environment: str) -> Settings:
+    parser = argparse.ArgumentParser(prog="operator")
+    add_flags(parser, environment)
+    return settings(parser.parse_args(flags), environment)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *flags: str, **environment: str) -> str:
+    with pytest.raises(SystemExit) as raised:
+        read(*flags, **environment)
+    assert raised.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_without_flags_and_environment_the_defaults_hold() -> None:
+    told = read()
+    assert told.base_url == DEFAULT_BASE_URL == "https://api.openai.com/v1"
+    assert (told.namespaces, told.api_key_file, told.api_key) == ((), None, None)
+    assert (told.organization, told.project, told.default_model) == (None, None, None)
+    assert (told.request_timeout, told.orphan_limit) == (timedelta(seconds=30), timedelta(minutes=2))
+    assert (told.log_format, told.verbose, told.liveness) == ("plain", False, None)
+    assert told == Settings(holder=told.holder)
+
+
+def test_the_environment_gives_what_the_flags_do_not() -> None:
+    told = read(
+        OPENAI_BASE_URL="https://models.example/v1/",
+        OPENAI_API_KEY=KEY,
+        OPENAI_ORG_ID="org-1",
+        OPENAI_PROJECT_ID="proj_1",
+        POD_NAME="operator-1",
+    )
+    assert told.base_url == "https://models.example/v1"
+    assert (told.api_key, told.organization, told.project) == (KEY, "org-1", "proj_1")
+    assert told.holder.startswith("operator-1/")
+
+
+def test_flags_win_over_the_environment() -> None:
+    flags = ["--base-url", "http://127.0.0.1:8080/v1", "--organization", "org-2", "--project", "proj_2"]
+    told = read(*flags, OPENAI_BASE_URL="https://models.example/v1", OPENAI_ORG_ID="org-1", OPENAI_PROJECT_ID="proj_1")
+    assert (told.base_url, told.organization, told.project) == ("http://127.0.0.1:8080/v1", "org-2", "proj_2")
+
+
+def test_every_flag_is_heard() -> None:
+    told = read(
+        *("--namespace", "blue", "--namespace", "green", "--default-model", "gpt-5-mini"),
+        *("--request-timeout", "10s", "--orphan-limit", "5m", "--log-format", "json", "--verbose"),
+        *("--liveness", "http://0.0.0.0:8080/healthz"),
+    )
+    assert (told.namespaces, told.default_model) == (("blue", "green"), "gpt-5-mini")
+    assert (told.request_timeout, told.orphan_limit) == (timedelta(seconds=10), timedelta(minutes=5))
+    assert (told.log_format, told.verbose, told.liveness) == ("json", True, "http://0.0.0.0:8080/healthz")
+
+
+def test_a_file_for_the_key_wins_over_the_variable() -> None:
+    told = read("--api-key-file", "/run/secrets/key", OPENAI_API_KEY=KEY)
+    assert (told.api_key_file, told.api_key) == (Path("/run/secrets/key"), None)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "POD_NAME"])
+def test_an_empty_variable_counts_as_absent(name: str) -> None:
+    told = read(**{name: ""})
+    assert told == Settings(holder=told.holder)
+    assert not told.holder.startswith("/")
+
+
+def test_white_space_around_a_variable_is_dropped() -> None:
+    """A Secret's value often ends in a newline, and no header can carry one."""
+    told = read(OPENAI_ORG_ID="org-1\n", OPENAI_PROJECT_ID=" proj_1 ", OPENAI_BASE_URL=" https://models.example/v1\n")
+    assert (told.organization, told.project) == ("org-1", "proj_1")
+    assert told.base_url == "https://models.example/v1"
+    assert read("--organization", " ", OPENAI_PROJECT_ID="\n").project is None
+
+
+@pytest.mark.parametrize("name", ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
+@pytest.mark.parametrize("value", ["org\n1", "орг", "org\x7f"])
+def test_what_no_header_can_carry_is_refused(capsys: pytest.CaptureFixture[str], name: str, value: str) -> None:
+    assert "no HTTP header can carry" in refusal(capsys, **{name: value})
+
+
+def test_two_operators_have_two_holders() -> None:
+    assert read(POD_NAME="one").holder != read(POD_NAME="one").holder
+
+
+def test_the_key_does_not_show_in_a_repr() -> None:
+    told = read(OPENAI_API_KEY=KEY)
+    assert KEY not in repr(told)
+    assert KEY not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30), ("0.5", 0.5), ("30s", 30), ("10m", 600), ("1h30m", 5400), ("90s", 90)],
+)
+def test_a_duration_is_seconds_or_as_kubernetes_writes_it(text: str, seconds: float) -> None:
+    assert read("--request-timeout", text).request_timeout == timedelta(seconds=seconds)
+    assert read("--orphan-limit", text).orphan_limit == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "10 m", "1.2.3", ".", "10ms", "-5", "1e3", "٣", "9" * 400])
+def test_what_is_no_duration_is_refused(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    said = refusal(capsys, f"--request-timeout={text}")
+    assert "argument --request-timeout" in said
+    assert "write 30s, 10m or 1h30m" in said or "too long" in said
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "0.0"])
+def test_no_time_at_all_is_refused(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert "must be more than 0s" in refusal(capsys, "--orphan-limit", text)
+
+
+@pytest.mark.parametrize("address", ["api.openai.com/v1", "ftp://models.example", "https://", "http:///v1", "http://["])
+def test_what_is_no_address_is_refused(capsys: pytest.CaptureFixture[str], address: str) -> None:
+    for said in (refusal(capsys, "--base-url", address), refusal(capsys, OPENAI_BASE_URL=address)):
+        assert "argument --base-url" in said
+        assert DEFAULT_BASE_URL in said
+
+
+@pytest.mark.parametrize("port", ["99999", "http", "-1"])
+def test_an_address_with_an_impossible_port_is_refused(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    assert "argument --base-url" in refusal(capsys, "--base-url", f"http://models.example:{port}/v1")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://me:word@models.example/v1", "https://:word@models.example/v1", "https://models.example/v1?key=word"],
+)
+def test_an_address_that_may_hold_a_secret_is_refused_without_repeating_it(
+    capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    said = refusal(capsys, "--base-url", address)
+    assert "is not supported" in said
+    assert "word" not in said
+
+
+def test_the_refused_log_format_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "--log-format", "xml")
+    assert "plain" in said
+    assert "json" in said
+
+
+def test_the_help_can_be_shown_whatever_the_environment_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        read("--help", OPENAI_BASE_URL="https://models.example/100%25/v1", OPENAI_API_KEY=KEY)
+    assert raised.value.code == 0
+    said = capsys.readouterr().out
+    assert "--api-key-file" in said
+    assert KEY not in said

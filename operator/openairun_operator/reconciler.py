@@ -9,6 +9,8 @@ import dataclasses
 import logging
 import random
 import secrets
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,6 +42,10 @@ _STEPS: Final = 30
 _CONFLICT_PAUSE: Final = 1.0
 _SWEEP: Final = 60.0
 _CONCURRENCY: Final = 128
+_REMEMBERED: Final = 600.0
+"""Seconds for which the version of a released object is kept: its last events may come late."""
+_LIST_LAG: Final = 60.0
+"""Seconds after which a list that shows an older version is believed: etcd was restored from a backup."""
 
 
 class Wires(Protocol):
@@ -64,22 +70,25 @@ class Entry:
 
     body: Body
     run: Run
+    version: "Version"
     known: Knowledge = field(default_factory=Knowledge)
     ending: bool = False
-    released: bool = False
     vanished: bool = False
     """The object went without waiting for us: somebody removed the finalizer."""
     settled: tuple[Any, Any] | None = None
     """A status that was written, and what the API server made of it: not to be written again."""
 
-    def take(self, body: Body) -> None:
-        """Go on from this version."""
-        self.body = _slim(body)
-        self.run = parse(body)
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> "Entry":
+        """A resource that was not known before."""
+        return cls(_slim(body), parse(body), Version(_number(body)))
 
-    @property
-    def version(self) -> int:
-        return _version(self.body)
+    def take(self, body: Mapping[str, Any], *, listed: bool = False) -> None:
+        """Go on from this version, unless a newer one came meanwhile."""
+        number = _number(body)
+        if self.version.covers(number, listed=listed) and number != self.version.number:
+            return
+        self.body, self.run, self.version = _slim(body), parse(body), Version(number)
 
 
 def _slim(body: Mapping[str, Any]) -> Body:
@@ -88,7 +97,21 @@ def _slim(body: Mapping[str, Any]) -> Body:
     return {**body, "metadata": metadata}
 
 
-def _version(body: Mapping[str, Any]) -> int:
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The newest version seen of an object, and when."""
+
+    number: int
+    at: float = field(default_factory=time.monotonic)
+
+    def covers(self, number: int, *, listed: bool) -> bool:
+        """Whether `number` is no news. An old number in a fresh list is some, once ours is no longer fresh."""
+        if number == self.number:
+            return True
+        return number < self.number and not (listed and time.monotonic() - self.at > _LIST_LAG)
+
+
+def _number(body: Mapping[str, Any]) -> int:
     """resourceVersions are comparable whole numbers (Kubernetes API conventions, since 1.35 by contract)."""
     text = str(body["metadata"].get("resourceVersion", ""))
     return int(text) if text.isdigit() else 0
@@ -115,6 +138,8 @@ class Reconciler:
         self._events = events
         self._clock = clock
         self._entries: dict[str, Entry] = {}
+        self._resting: dict[str, Version] = {}
+        self._leaving: deque[tuple[float, str]] = deque()
         self._creating: set[asyncio.Task[None]] = set()
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
 
@@ -127,25 +152,29 @@ class Reconciler:
         if type_ == "DELETED":
             self._saw_deleted(uid, entry)
             return
-        if entry is not None and type_ is not None and _version(body) <= entry.version:
+        known = entry.version if entry else self._resting.get(uid)
+        if known and known.covers(_number(body), listed=type_ is None):
             return  # our own write, or older
         if entry is None:
-            entry = Entry(_slim(body), parse(body))
+            entry = Entry.of(body)
             if self._at_rest(entry):
+                self._resting[uid] = entry.version
                 return
             self._entries[uid] = entry
+            self._resting.pop(uid, None)
             self._spread(entry)
         else:
             generation, key = entry.run.generation, entry.run.create_again
-            entry.take(dict(body))
+            entry.take(body, listed=type_ is None)
             if (entry.run.generation, entry.run.create_again) != (generation, key):
                 entry.known.retry_at = None  # a person acted: at once
         self.scheduler.wake(uid, first=entry.run.deleted_at is not None)
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:
         if entry is None:
+            self._resting.pop(uid, None)
             return
-        if entry.released or not entry.run.record or st.finished(entry.run.status):
+        if not entry.run.record or st.finished(entry.run.status):
             self._forget(uid)
             return
         entry.vanished = True
@@ -186,6 +215,8 @@ class Reconciler:
             await asyncio.sleep(_SWEEP)
             for uid in [uid for uid in self._entries if not self.scheduler.known(uid)]:
                 self.scheduler.wake(uid)
+            while self._leaving and self._leaving[0][0] < time.monotonic() - _REMEMBERED:
+                self._resting.pop(self._leaving.popleft()[1], None)
 
     async def drain(self, limit: float) -> None:
         """Wait for creates that were sent: their ids must be written down. At most `limit` seconds."""
@@ -194,8 +225,14 @@ class Reconciler:
             await asyncio.wait(self._creating, timeout=limit)
 
     def _forget(self, uid: str) -> None:
+        """The object is gone."""
         self._entries.pop(uid, None)
         self.scheduler.forget(uid)
+
+    def _rest(self, uid: str, entry: Entry) -> None:
+        """Keep no more of the object than its version: older events of the watch may still be on their way."""
+        self._forget(uid)
+        self._resting[uid] = entry.version
 
     # --- working on one resource
 
@@ -244,12 +281,12 @@ class Reconciler:
                 if wrote:
                     return None
                 if self._at_rest(entry):
-                    self._forget(uid)
+                    self._rest(uid, entry)
                     return -1
                 return -1 if until is None else max((until - self._clock()).total_seconds(), 0.01)
             case Release(orphan):
                 await self._release(uid, entry, orphan)
-                return -1 if entry.released else None
+                return None
             case action:
                 await self._act(entry, action)
                 return None
@@ -384,11 +421,13 @@ class Reconciler:
             self._events.emit(run, ev.Event("Warning", Reason.ORPHANED, message))
         elif deleting and entry.known.cancelled and run.record:
             self._events.emit(run, ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled"))
-        if not entry.vanished:
-            entry.take(await self._cluster.release(run, entry.body))
-        if deleting:
-            entry.released = True
+        if entry.vanished:
             self._forget(uid)
+        else:
+            entry.take(await self._cluster.release(run, entry.body))
+            if deleting:
+                self._rest(uid, entry)
+                self._leaving.append((time.monotonic(), uid))
 
     def _failed(self, entry: Entry, failure: Failure) -> None:
         known, now = entry.known, self._clock()

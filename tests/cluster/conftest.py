@@ -7,33 +7,29 @@ CLUSTER=current uses the current kubeconfig context. REQUIRE_ENVTEST=1: no skipp
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from apiserver import Cluster, current_cluster, own_cluster
 from openai_control import OpenAIControl
 from operator_process import OperatorProcess
-from waiting import wait_until
+from processes import Processes
 
 from openairun_devkit.api_proxy import ApiProxy
 from openairun_devkit.controlplane import (
     HOW_TO_GET_BINARIES,
     Binaries,
     ControlPlane,
-    die_with_parent,
-    kill_group,
 )
-from openairun_devkit.kubectl import Kubectl, read_cluster, write_kubeconfig
+from openairun_devkit.kubectl import Kubectl
 
 NO_BINARIES = "no binaries for an API server"
 RAN_ON = pytest.StashKey[str]()
 SKIPPED = pytest.StashKey[str]()
-LOGS = pytest.StashKey[list[tuple[str, Path]]]()
+LOGS = pytest.StashKey[list[list[tuple[str, Path]]]]()
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +66,16 @@ def cluster(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    """A fresh namespace; its runs are freed of their finalizers before it is deleted."""
+def namespace(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[str]:
+    """A namespace without runs: a fresh one, or for a test that asks for `operated` the shared one.
+
+    Its runs are freed of their finalizers before a fresh one is deleted.
+    """
+    if "operated" in request.fixturenames:
+        shared: str = request.getfixturevalue("shared_namespace")
+        yield shared
+        cluster.kubectl.in_namespace(shared).run("delete", "openairuns", "--all", "--timeout=20s")
+        return
     name = cluster.create_namespace()
     yield name
     cluster.delete_namespace(name)
@@ -90,44 +94,67 @@ def api_proxy(cluster: Cluster) -> Iterator[ApiProxy]:
         yield proxy
 
 
+@pytest.fixture
+def processes(
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    namespace: str,  # asked for here so that operators end before it is deleted
+    tmp_path: Path,
+) -> Iterator[Processes]:
+    """The test's own programs; they end with it, and what they wrote is shown when it fails."""
+    processes = Processes(cluster, tmp_path)
+    request.node.stash.setdefault(LOGS, []).append(processes.logs)
+    yield processes
+    processes.end()
+
+
+@pytest.fixture(scope="session")
+def shared_processes(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Programs that serve many tests."""
+    processes = Processes(cluster, tmp_path_factory.mktemp("shared"))
+    yield processes
+    processes.end()
+
+
+@pytest.fixture(scope="session")
+def shared_namespace(cluster: Cluster) -> Iterator[str]:
+    """The namespace of the tests that share an operator."""
+    name = cluster.create_namespace()
+    yield name
+    cluster.delete_namespace(name)
+
+
+@pytest.fixture(scope="session")
+def shared_openai(shared_processes: Processes, shared_namespace: str) -> OpenAIControl:
+    """One OpenAI stand-in for many tests, and one operator with its defaults that uses it."""
+    openai = shared_processes.start_openai()
+    shared_processes.start_operator(shared_namespace, base_url=openai.base_url).wait_ready()
+    return openai
+
+
+@pytest.fixture
+def operated(
+    request: pytest.FixtureRequest, shared_processes: Processes, shared_openai: OpenAIControl
+) -> OpenAIControl:
+    """The OpenAI that this test's runs go to, by an operator that it shares with others: that saves a start."""
+    request.node.stash.setdefault(LOGS, []).append(shared_processes.logs)
+    return shared_openai.from_now_on()
+
+
 class StartOpenAI(Protocol):
     def __call__(self, *args: str) -> OpenAIControl: ...
 
 
 @pytest.fixture
-def start_openai(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartOpenAI]:
-    """Start OpenAI stand-ins, with flags of theirs; they end with the test."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start(*args: str) -> OpenAIControl:
-        directory = tmp_path / f"openai-{len(processes)}"
-        directory.mkdir()
-        log, port_file = directory / "openai.log", directory / "port"
-        command = [sys.executable, "-m", "openairun_devkit.openai", "--port-file", str(port_file), *args]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-                preexec_fn=die_with_parent(),
-            )
-        processes.append(process)
-        request.node.stash.setdefault(LOGS, []).append((f"OpenAI stand-in {len(processes)}", log))
-        wait_until(lambda: port_file.exists() or process.poll() is not None, 20, "the OpenAI stand-in")
-        assert process.poll() is None, f"the OpenAI stand-in did not start:\n{log.read_text()}"
-        return OpenAIControl(int(port_file.read_text()))
-
-    yield start
-    for process in processes:
-        kill_group(process)
+def start_openai(processes: Processes) -> StartOpenAI:
+    """Start OpenAI stand-ins, with flags of theirs."""
+    return processes.start_openai
 
 
 @pytest.fixture
-def openai(start_openai: StartOpenAI) -> OpenAIControl:
-    """An OpenAI stand-in with its defaults."""
-    return start_openai()
+def openai(processes: Processes) -> OpenAIControl:
+    """An OpenAI stand-in with its defaults, for this test alone."""
+    return processes.start_openai()
 
 
 class StartOperator(Protocol):
@@ -144,61 +171,16 @@ class StartOperator(Protocol):
 
 
 @pytest.fixture
-def start_operator(
-    request: pytest.FixtureRequest,
-    cluster: Cluster,
-    namespace: str,  # asked for here so that operators end before it is deleted
-    tmp_path: Path,
-) -> Iterator[StartOperator]:
-    """Start operators for one namespace (None: for all) with the ServiceAccount's rights.
+def start_operator(request: pytest.FixtureRequest, processes: Processes) -> StartOperator:
+    """Start operators for one namespace (None: for all). Without `base_url` they talk to the `openai` fixture."""
 
-    Without `base_url` they talk to the `openai` fixture. `key` None: the key's file does not exist.
-    What they wrote is shown when the test fails; they end with the test.
-    """
-    operators: list[OperatorProcess] = []
-
-    def start(
-        namespace: str | None,
-        *,
-        base_url: str | None = None,
-        extra_args: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        key: str | None = "sk-standin",
-        through_proxy: ApiProxy | None = None,
-    ) -> OperatorProcess:
-        directory = tmp_path / f"operator-{len(operators)}"
-        directory.mkdir()
+    def start(namespace: str | None, *, base_url: str | None = None, **options: Any) -> OperatorProcess:
         if base_url is None:
             openai: OpenAIControl = request.getfixturevalue("openai")
             base_url = openai.base_url
-        kubeconfig = directory / "kubeconfig"
-        if through_proxy is not None:
-            through_proxy.write_kubeconfig(kubeconfig, cluster.operator_token)
-        else:
-            server, authority = read_cluster(cluster.kubeconfig)
-            write_kubeconfig(kubeconfig, server=server, token=cluster.operator_token, certificate_authority=authority)
-        key_file = directory / "credentials/api-key"
-        key_file.parent.mkdir()
-        if key is not None:
-            key_file.write_text(key)
-        args = [f"--api-key-file={key_file}", f"--base-url={base_url}", *extra_args]
-        if namespace is not None:
-            args.insert(0, f"--namespace={namespace}")
-        process = OperatorProcess(directory, args, {"KUBECONFIG": str(kubeconfig), **(env or {})}, key_file)
-        operators.append(process)
-        request.node.stash.setdefault(LOGS, []).append((f"operator {len(operators)}", process.log_file))
-        return process
+        return processes.start_operator(namespace, base_url=base_url, **options)
 
-    yield start
-    orphaned = [process.pid for process in operators if not process.running and process.survivors()]
-    for process in operators:
-        process.kill9()
-        wait_until(_gone(process), 5, f"the end of the operator's process group {process.pid}")
-    assert not orphaned, f"these operators ended and left children behind: {orphaned}"
-
-
-def _gone(process: OperatorProcess) -> Callable[[], bool]:
-    return lambda: not process.survivors()
+    return start
 
 
 @pytest.hookimpl(wrapper=True)
@@ -208,8 +190,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         # One place for all of them: pytest then sums them up in one line.
         report.longrepr = (__file__, None, f"Skipped: {NO_BINARIES}")
     if report.failed:
-        for name, log in item.stash.get(LOGS, []):
-            report.sections.append((f"Log of {name}", log.read_text(errors="replace")))
+        for name, log in (each for logs in item.stash.get(LOGS, []) for each in logs):
+            report.sections.append((f"Log of {name}", log.read_text(errors="replace")[-20_000:]))
     return report
 
 

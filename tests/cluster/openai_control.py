@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Collection
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
@@ -15,20 +16,26 @@ class OpenAIControl:
     `match` is `METHOD regex`, the regex is searched in the path (`POST /responses$`).
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, past: Collection[str] = ()) -> None:
         self._port = port
+        self._past = past
         self.base_url = f"http://127.0.0.1:{port}/v1"
 
     def requests(self, method: str | None = None, path: str | None = None) -> list[dict[str, Any]]:
         """The requests so far: n, at, method, path, query, authorization, headers, body, status."""
         return self._call("GET", "requests", {"method": method, "path": path})
 
+    def from_now_on(self) -> OpenAIControl:
+        """The same stand-in; of its runs, those that are still to come."""
+        return OpenAIControl(self._port, {run["id"] for run in self.runs()})
+
     def count(self, method: str, path: str) -> int:
         return len(self.requests(method, path))
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run: id, wire, thread, status, metadata, created_at, cancel_calls, polls."""
-        return self._call("GET", "runs")
+        runs: list[dict[str, Any]] = self._call("GET", "runs")
+        return [run for run in runs if run["id"] not in self._past]
 
     def forget_requests(self) -> None:
         self._call("DELETE", "requests")

@@ -4,10 +4,9 @@ It stands in the annotation `openairun.dev/run` and, mirrored, in `status.record
 lost (a restored backup drops status, `kubectl replace` drops annotations) and the run is still known.
 """
 
-from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from openairun_operator.api.base import Model
 
@@ -39,10 +38,10 @@ class Record(Model):
     ] = None
     thread: Annotated[str | None, Field(description="The thread it runs on.")] = None
     id: Annotated[str | None, Field(description="The run's id at OpenAI.")] = None
-    submittedAt: Annotated[datetime, Field(description="When the attempt was made, before it was sent.")]
-    recordedAt: Annotated[datetime | None, Field(description="When the id was known; the timeout counts from it.")] = (
-        None
-    )
+    submittedAt: Annotated[AwareDatetime, Field(description="When the attempt was made, before it was sent.")]
+    recordedAt: Annotated[
+        AwareDatetime | None, Field(description="When the id was known; the timeout counts from it.")
+    ] = None
     timeout: Annotated[str | None, Field(description="The operator's default timeout at that moment.")] = None
     pollingInterval: Annotated[
         str | None, Field(description="The operator's default polling interval at that moment.")

@@ -1,6 +1,10 @@
 """From a definition to a run: claim, send once, and know what came of it."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 from openairun_operator.api import durations
+from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
@@ -32,7 +36,13 @@ def start(run: Run, facts: Facts) -> Decision:
         return Decision(run.status, Claim(_new_record(run, facts)))
     # A run that is to be replaced is still shown until the next one is claimed.
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
-    return Decision(st.say(run.status, run, not_created(obstacle), now, **fields), Wait(known.retry_at))
+    until = known.retry_at if known.pausing(now) else None
+    return Decision(st.say(run.status, run, not_created(obstacle), now, **fields), Wait(until))
+
+
+def start_beside_unknown(run: Run, record: Record, facts: Facts) -> Decision:
+    """Start anew, though `record`'s attempt may have made a run: it goes into history."""
+    return start(replace(run, status=shown(run, record, facts)), facts)
 
 
 def _no_model(run: Run, facts: Facts) -> Failure | None:
@@ -54,7 +64,10 @@ def not_created(failure: Failure) -> Verdict:
 
 
 def _new_record(run: Run, facts: Facts) -> Record:
-    policy = facts.policy
+    policy, last = facts.policy, run.record
+    # The later attempt is the one that counts, whatever the clock of the one before said.
+    submitted = max(facts.now, last.submittedAt + timedelta(microseconds=1)) if last else facts.now
+    again = run.create_again if run.create_again is not None else last and last.createAgain
     return Record(
         object=run.key,
         uid=run.uid,
@@ -67,10 +80,10 @@ def _new_record(run: Run, facts: Facts) -> Record:
         address=policy.address,
         credential=facts.credential,
         thread=run.spec.threadID if run.spec else None,
-        submittedAt=facts.now,
+        submittedAt=submitted,
         timeout=durations.show(policy.timeout),
         pollingInterval=durations.show(policy.polling_interval),
-        createAgain=run.create_again or (run.record.createAgain if run.record else None),
+        createAgain=again,
     )
 
 
@@ -100,6 +113,12 @@ def created(record: Record, observation: RunObservation, facts: Facts) -> Record
 def released(record: Record) -> Record:
     """The record of an attempt that surely made no run."""
     return record.model_copy(update={"state": "released"})
+
+
+def release(run: Run, record: Record, facts: Facts) -> Decision:
+    """Let go of an attempt that surely made no run, in the status too: it is not worth a place in history."""
+    record = released(record)
+    return Decision(shown(run, record, facts), Note(record))
 
 
 def claimed(run: Run, record: Record, facts: Facts) -> Decision:
@@ -137,12 +156,25 @@ def _not_created(run: Run, record: Record, failure: Failure, facts: Facts) -> De
 def refused(run: Run, record: Record, facts: Facts) -> Decision:
     """A definition that OpenAI refused: over, until it is changed."""
     status = shown(run, record, facts)
-    if not st.finished(status):  # the status was lost; the record was not
+    if st.says_finished(status):
+        status = st.stamp(status, run)
+    else:  # it was lost, or another definition had the word meanwhile
         verdict = ended(Reason.INVALID_REQUEST, "OpenAI refused this definition: change it, or annotate create-again")
         status = st.say(status, run, verdict, facts.now, phase=FAILED)
     if not run.record_annotated:
         return Decision(status, Note(record))
     return Decision(status, Wait())
+
+
+def garbled(run: Run, facts: Facts) -> Decision:
+    """The record cannot be read, so there may be a run: it is not for us to make a second one."""
+    message = (
+        f"The annotation {RECORD_ANNOTATION} or status.record cannot be read, so a run may exist at OpenAI. Nothing is"
+        f" created. To go on, restore them, or have a new run created by: kubectl annotate -n {run.namespace} openairun"
+        f" {run.name} {RECORD_ANNOTATION}-"
+    )
+    verdict = stalled(Reason.CREATE_OUTCOME_UNKNOWN, message, outcome_unknown=True)
+    return Decision(st.say(run.status, run, verdict, facts.now, phase=PENDING), Wait())
 
 
 def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
@@ -151,7 +183,7 @@ def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
     if record.api in facts.policy.searchable:
         return _search(run, record, facts)
     if run.spec and run.spec.onUnknownCreate == "CreateAgain":
-        return start(run, facts)
+        return start_beside_unknown(run, record, facts)
     message = UNKNOWN_CREATE.format(
         sent=record.submittedAt.strftime("%Y-%m-%dT%H:%M:%SZ"),
         namespace=run.namespace,
@@ -171,7 +203,7 @@ def _search(run: Run, record: Record, facts: Facts) -> Decision:
         return Decision(run.status, Note(created(record, known.found, facts), hold=not run.has_finalizer))
     step = ending.find(record, facts)
     if isinstance(step, ending.Over):
-        return Decision(run.status, Note(released(record)))
+        return release(run, record, facts)
     message = f"The create got no answer: searching thread {record.thread} for the run"
     if known.failure and known.failure.reason in NEEDS_PERSON:
         verdict = stalled(known.failure.reason, known.failure.message)

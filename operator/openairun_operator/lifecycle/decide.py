@@ -5,12 +5,14 @@ diff, no cause, no step counter. It is safe to call at any moment and after any 
 """
 
 from openairun_operator.api import durations
+from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
+from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.lifecycle import creating, digest, ending, following, phase
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Action, Decision, Note, Release, Wait
-from openairun_operator.lifecycle.conditions import ended, retrying, stalled, waiting
+from openairun_operator.lifecycle.conditions import Verdict, ended, retrying, stalled, waiting
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import Outcome
 from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
@@ -32,8 +34,12 @@ def _decide(run: Run, facts: Facts) -> Decision:
     if run.spec is None:
         verdict = stalled(Reason.INVALID_SPEC, f"This operator cannot read the spec: {run.spec_error}")
         return Decision(st.say(run.status, run, verdict, facts.now), Wait())
+    if run.record_garbled:
+        return creating.garbled(run, facts)
     if record is None or record.state == "released":
         return creating.start(run, facts)
+    if not digest.known(record.digest):
+        return Decision(run.status, Note(record.model_copy(update={"digest": run.digest})))
     if superseded(run, record):
         return _replace(run, record, facts)
     match record.state:
@@ -55,7 +61,7 @@ def _holds_nothing(run: Run) -> bool:
     """Whether the status, as it is written, says that nothing is left at OpenAI to cancel."""
     record, status = run.record, run.status
     if record is None or record.state == "released":
-        return True
+        return not run.record_garbled
     return st.finished(status) and status.record is not None and status.record.token == record.token
 
 
@@ -88,6 +94,8 @@ def _delete(run: Run, facts: Facts) -> Decision:
     record, status = run.record, run.status
     if not run.has_finalizer:
         return Decision(status, Wait())
+    if run.record_garbled:
+        return Decision(status, Release(f"a run that the annotation {RECORD_ANNOTATION}, which cannot be read, is of"))
     if record is None or record.state == "refused" or _holds_nothing(run):
         return Decision(status, Release())
     if record.state == "claimed":
@@ -115,9 +123,9 @@ def _replace(run: Run, record: Record, facts: Facts) -> Decision:
         step = _resolve(run, record, facts)
         match step:
             case ending.Over():
-                return Decision(run.status, Note(creating.released(record)))
+                return creating.release(run, record, facts)
             case ending.Orphaned():
-                return creating.start(run, facts)
+                return creating.start_beside_unknown(run, record, facts)
         verdict = waiting(Reason.REPLACING, "The definition changed: finding out what became of the last create")
         return Decision(st.say(run.status, run, verdict, facts.now), step, ending=True)
     if not (run.record_annotated and run.has_finalizer):
@@ -126,12 +134,19 @@ def _replace(run: Run, record: Record, facts: Facts) -> Decision:
     step = ending.end(record, facts)
     match step:
         case ending.Over():
-            gone = ended(Reason.LOST, f"Run {record.id} is no longer known at {record.address}")
-            verdict = st.verdict_of(status, wait=True) if status.phase in phase.TERMINAL else gone
-            return Decision(st.say(status, run, verdict, facts.now), Wait())
+            return Decision(st.say(status, run, _last_word(status, record, facts), facts.now), Wait())
         case ending.Orphaned():
             limit = durations.show(facts.policy.orphan_limit)
             verdict = ended(Reason.ORPHANED, f"Run {record.id} was not seen to end within {limit}: it may still go")
             return Decision(st.say(status, run, verdict, facts.now), Wait())
     verdict = waiting(Reason.REPLACING, f"The definition changed: cancelling run {record.id}")
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)
+
+
+def _last_word(status: OpenAIRunStatus, record: Record, facts: Facts) -> Verdict:
+    """What to say of a run that is over and makes way for another."""
+    if status.phase in phase.TERMINAL:
+        return st.verdict_of(status, wait=True)
+    if facts.known.gone:
+        return ended(Reason.LOST, f"Run {record.id} is no longer known at {record.address}")
+    return ended(Reason.CANCELLED, f"Run {record.id} no longer waits for the results of tool calls")

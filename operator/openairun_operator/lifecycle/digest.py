@@ -34,6 +34,11 @@ def of(spec: Mapping[str, Any]) -> str:
     return f"{VERSION}:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def known(recorded: str) -> bool:
+    """Whether a recorded digest is of this version, so that it can be compared."""
+    return recorded.startswith(f"{VERSION}:")
+
+
 def differs(recorded: str, now: str) -> bool:
     """Whether the definition changed. A digest of an unknown version says nothing, so: no."""
-    return recorded.startswith(f"{VERSION}:") and recorded != now
+    return known(recorded) and recorded != now

@@ -32,11 +32,22 @@ def seen(record: Record, facts: Facts) -> RunObservation | None:
     return observation if observation and observation.id == record.id else None
 
 
+def provider_changed(record: Record, facts: Facts) -> str | None:
+    """What of the operator's address and key is another than when the run was created: a 404 then says little."""
+    if record.address != facts.policy.address:
+        return f"address changed from {record.address} to {facts.policy.address}"
+    if None not in (record.credential, facts.credential) and record.credential != facts.credential:
+        return "key changed"
+    return None
+
+
 def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
     """The next step towards a run that is over."""
     known, now = facts.known, facts.now
     last = seen(record, facts)
-    if (last and phase.of(last.status) in phase.TERMINAL) or known.gone >= CONFIRMATIONS:
+    if last and (last.at_rest or phase.of(last.status) in phase.TERMINAL):
+        return Over()
+    if known.gone >= CONFIRMATIONS and provider_changed(record, facts) is None:
         return Over()
     limit = (known.ending_since or now) + facts.policy.orphan_limit
     if now >= limit:
@@ -45,6 +56,8 @@ def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
         again = min(known.retry_at, known.failed_at + _RETRY)
         if now < again:
             return Wait(min(again, limit))
+    if known.gone and known.look_at and now < known.look_at:
+        return Wait(min(known.look_at, limit))
     if not known.cancelled:
         return Cancel(record)
     if known.look_at is None or now >= known.look_at:

@@ -29,13 +29,12 @@ def events(before: OpenAIRunStatus, after: OpenAIRunStatus) -> list[Event]:
         return out
     if after.runID and after.runID != before.runID:
         out.append(Event("Normal", Reason.CREATED, f"Run {after.runID} was created over the {after.api} API"))
-    said = Reason(ready.reason)
     if after.finishedAt and not before.finishedAt:
-        out.append(Event("Normal" if ready.status == "True" else "Warning", said, ready.message))
+        out.append(Event("Normal" if ready.status == "True" else "Warning", Reason(ready.reason), ready.message))
     elif _became_true("Stalled", before, after):
-        out.append(Event("Warning", said, ready.message))
+        out.append(Event("Warning", Reason(ready.reason), ready.message))
     elif _became_true("ActionRequired", before, after):
-        out.append(Event("Normal", said, ready.message))
+        out.append(Event("Normal", Reason(ready.reason), ready.message))
     else:
         synced, was = after.condition("Synced"), before.condition("Synced")
         if synced and synced.status == "False" and (was is None or was.status == "True"):

@@ -23,7 +23,7 @@ def follow(run: Run, record: Record, facts: Facts) -> Decision:
     """The next step for a run whose id is known."""
     status = shown(run, record, facts)
     if st.finished(status):
-        status = status.model_copy(update={"observedGeneration": run.generation})
+        status = _said_again(status, run, facts)
         return Decision(status, Wait() if run.record_annotated else Note(record))
     if not (run.record_annotated and run.has_finalizer):
         return Decision(run.status, Note(record, hold=True))
@@ -36,6 +36,15 @@ def follow(run: Run, record: Record, facts: Facts) -> Decision:
     if deadline and facts.now >= deadline and facts.known.looked_at and facts.known.looked_at >= deadline:
         return _at_deadline(run, record, status, facts)
     return _look(run, record, status, deadline, facts)
+
+
+def _said_again(status: OpenAIRunStatus, run: Run, facts: Facts) -> OpenAIRunStatus:
+    """A finished run's status for this generation. Its end is said anew if another definition had the word meanwhile."""
+    if st.says_finished(status):
+        return st.stamp(status, run)
+    given_up = ended(Reason.DEADLINE_EXCEEDED, f"Run {status.runID} had not ended when it was given up")
+    verdict = st.verdict_of(status, wait=True) if status.phase in phase.TERMINAL else given_up
+    return st.say(status, run, verdict, facts.now)
 
 
 def update(status: OpenAIRunStatus, record: Record, facts: Facts) -> OpenAIRunStatus:
@@ -80,14 +89,14 @@ def _look(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime 
 def _gone(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime | None, facts: Facts) -> Decision:
     """The run is not found. Under another key or address that says little, so it is looked for until the deadline."""
     now, known = facts.now, facts.known
-    moved = record.address != facts.policy.address
-    other_key = None not in (record.credential, facts.credential) and record.credential != facts.credential
-    if not (moved or other_key) or (deadline and now >= deadline):
+    changed = ending.provider_changed(record, facts)
+    if changed is None or (deadline and now >= deadline):
         verdict = ended(Reason.LOST, f"Run {record.id} is no longer known at {record.address}: its answer is lost")
         return Decision(st.say(status, run, verdict, now), Wait())
-    what = f"address changed from {record.address} to {facts.policy.address}" if moved else "key changed"
-    text = f"Run {record.id} is not found since the operator's {what}: restore it, or delete this resource"
+    text = f"Run {record.id} is not found since the operator's {changed}: restore it, or delete this resource"
     said = st.say(status, run, retrying(Reason.PROVIDER_CHANGED, text, wait=_wait(run)), now)
+    if known.pausing(now):
+        return Decision(said, Wait(known.retry_at))
     if known.look_at is None or now >= known.look_at:
         return Decision(said, Observe(record))
     return Decision(said, Wait(min(known.look_at, deadline) if deadline else known.look_at))

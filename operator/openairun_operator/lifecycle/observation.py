@@ -43,6 +43,8 @@ class RunObservation:
     calls: tuple[Call, ...] = ()
     usage: Usage | None = None
     text: str | None = None
+    at_rest: bool = False
+    """Nothing goes on at OpenAI, whatever `status` says: a response that asked for tool results has ended."""
     poll_after: float | None = None
     """Seconds that the server asks to wait before the next look."""
 

@@ -22,5 +22,8 @@ def delay(age: timedelta, interval: timedelta, jitter: float, floor: float | Non
 
 
 def deadline(recorded_at: datetime | None, timeout: timedelta) -> datetime | None:
-    """When the run has had its time; None while its id is not known."""
-    return None if recorded_at is None else recorded_at + timeout
+    """When the run has had its time; None while its id is not known, or if that is beyond the calendar."""
+    try:
+        return None if recorded_at is None else recorded_at + timeout
+    except OverflowError:
+        return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from openairun_operator.api import durations
 from openairun_operator.api.names import CREATE_AGAIN_ANNOTATION, FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.record import API, Record
 from openairun_operator.api.spec import OpenAIRunSpec
@@ -34,6 +35,8 @@ class Run:
     record: Record | None
     record_annotated: bool
     """Whether the annotation holds `record` as it is, for this very object."""
+    record_garbled: bool
+    """Whether there is no `record`, but something in its place that cannot be read: it may speak of a run."""
     status: OpenAIRunStatus
     raw_status: Mapping[str, Any]
 
@@ -48,13 +51,38 @@ class Run:
         return "Assistants" if self.spec and self.spec.assistantID else "Responses"
 
 
-def _record(text: str | None) -> Record | None:
-    if not text:
+def _record(data: Any, key: str) -> Record | None:
+    """The record in `data`; None if it is another object's, copied.
+
+    Raises ValueError for what cannot be read: somebody's hand, or an operator of another version.
+    """
+    if not isinstance(data, dict):
+        raise ValueError("no object")
+    if isinstance(data.get("object"), str) and data["object"] != key:
         return None
-    try:
-        return Record.model_validate_json(text)
-    except ValidationError:
-        return None  # somebody's hand; the mirror in status is what is left
+    record = Record.model_validate({"digest": ""} | data)
+    if record.state == "created" and not record.id:
+        raise ValueError("created, and no id")
+    for text in (record.timeout, record.pollingInterval):
+        if text is not None:
+            durations.parse(text)
+    return record
+
+
+def _records(annotation: str | None, mirror: Any, key: str) -> tuple[Record | None, Record | None, bool]:
+    """The record of the annotation, that of its mirror, and whether one of them is there and cannot be read."""
+    annotated, mirrored, garbled = None, None, False
+    if annotation:
+        try:
+            annotated = _record(json.loads(annotation), key)
+        except ValueError:
+            garbled = True
+    if mirror:
+        try:
+            mirrored = _record(mirror, key)
+        except ValueError:
+            garbled = True
+    return annotated, mirrored, garbled
 
 
 def _best(annotated: Record | None, mirrored: Record | None) -> Record | None:
@@ -84,10 +112,7 @@ def parse(body: Mapping[str, Any]) -> Run:
         status = OpenAIRunStatus.model_validate(raw_status)
     except ValidationError:
         status = OpenAIRunStatus()
-    annotated = _record(annotations.get(RECORD_ANNOTATION))
-    if annotated and annotated.object != key:
-        annotated = None  # a copied object: the run is another's
-    mirrored = status.record if status.record and status.record.object == key else None
+    annotated, mirrored, garbled = _records(annotations.get(RECORD_ANNOTATION), raw_status.get("record"), key)
     record = _best(annotated, mirrored)
     annotated_as_is = record is not None and record == annotated and record.uid == meta["uid"]
     if record and record.uid != meta["uid"]:
@@ -105,6 +130,7 @@ def parse(body: Mapping[str, Any]) -> Run:
         create_again=annotations.get(CREATE_AGAIN_ANNOTATION),
         record=record,
         record_annotated=annotated_as_is,
+        record_garbled=garbled and record is None,
         status=status,
         raw_status=raw_status,
     )

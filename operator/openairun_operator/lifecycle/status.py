@@ -46,19 +46,34 @@ def finished(status: OpenAIRunStatus) -> bool:
     return status.finishedAt is not None
 
 
+def says_finished(status: OpenAIRunStatus) -> bool:
+    """Whether the conditions say so too: while another definition is held up, they speak of that one."""
+    condition = status.condition("Finished")
+    return finished(status) and condition is not None and condition.status == "True"
+
+
+def stamp(status: OpenAIRunStatus, run: Run) -> OpenAIRunStatus:
+    """`status`, unchanged in what it says, for the object's generation."""
+    said = [c.model_copy(update={"observedGeneration": run.generation}) for c in status.conditions]
+    return status.model_copy(update={"observedGeneration": run.generation, "conditions": said})
+
+
 def archive(status: OpenAIRunStatus) -> OpenAIRunStatus:
     """A fresh status for the next run, with the last one in its history."""
     record = status.record
     history = list(status.history or [])
     if status.runID or record:
         ready = status.condition("Ready")
+        reason = ready.reason if ready else None
+        if record and record.state == "claimed":
+            reason = Reason.CREATE_OUTCOME_UNKNOWN
         history.insert(
             0,
             PastRun(
                 runID=status.runID,
                 api=status.api,
                 phase=status.phase,
-                reason=ready.reason if ready else None,
+                reason=reason,
                 token=record.token if record else None,
                 submittedAt=_second(record.submittedAt) if record else None,
                 finishedAt=status.finishedAt,
@@ -74,12 +89,7 @@ def for_attempt(status: OpenAIRunStatus, record: Record) -> OpenAIRunStatus:
     """
     last = status.record
     if last is not None and last.token != record.token:
-        no_run = (
-            status.runID is None
-            and last.state in ("released", "claimed")
-            and not status.condition("CreateOutcomeUnknown")
-        )
-        if no_run:
+        if status.runID is None and last.state == "released":
             return OpenAIRunStatus(history=status.history, conditions=status.conditions)
         return archive(status)
     return status
@@ -111,14 +121,16 @@ def say(status: OpenAIRunStatus, run: Run, verdict: Verdict, now: datetime, **fi
 
 
 def identify(status: OpenAIRunStatus, record: Record, timeout: timedelta, interval: timedelta) -> OpenAIRunStatus:
-    """`status` with what the record alone tells."""
+    """`status` with what the record alone tells. What held for a run that is over stays."""
     return status.model_copy(
         update={
             "record": record,
             "api": record.api,
             "runID": record.id,
             "threadID": record.thread,
-            "effective": Effective(
+            "effective": status.effective
+            if finished(status) and status.effective
+            else Effective(
                 timeout=durations.show(timeout), pollingInterval=durations.show(interval), provider=record.provider
             ),
         }
@@ -237,4 +249,7 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 def dump(status: OpenAIRunStatus) -> dict[str, Any]:
     """The status as JSON: times in RFC 3339, absent where unknown."""
-    return status.model_dump(mode="json", exclude_none=True)
+    out = status.model_dump(mode="json", exclude_none=True)
+    if not out["conditions"]:
+        del out["conditions"]  # else an object that nothing is to be said of yet would be written to
+    return out

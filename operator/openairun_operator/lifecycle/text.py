@@ -31,7 +31,8 @@ def redact(text: str, *secrets: str) -> str:
 
 def message(text: str, *secrets: str) -> str:
     """`text` as one line of a message: clean, redacted, at most 1024 characters."""
-    line = " ".join(clean(redact(text, *secrets)).split())
+    # Cleaned first: a key with a control character in it would not be known for one, and whole again thereafter.
+    line = " ".join(redact(clean(text), *secrets).split())
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 

@@ -8,6 +8,8 @@ import warnings
 from datetime import datetime
 from typing import Any, Final
 
+import openai.resources.beta.threads  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
+
 from openairun_operator.api.names import TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API

@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any, Final
 
+import openai.resources.responses  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
+
 from openairun_operator.api.record import API
 from openairun_operator.api.spec import Tool
 from openairun_operator.api.status import Usage
@@ -100,6 +102,7 @@ def observation(answer: Answer) -> RunObservation:
         calls=calls,
         usage=_usage(answer),
         text=_text(answer),
+        at_rest=status == "completed",
         poll_after=answer.poll_after(),
     )
 

@@ -160,28 +160,23 @@ async def test_a_key_that_openai_quotes_in_part_does_not_show(
 
 
 def evil(status: int, place: str, authorization: str) -> web.Response:
-    """An answer that quotes the key."""
-    body: Any = {"error": {"message": f"I saw {authorization} there", "code": authorization, "type": authorization}}
+    """An answer that quotes the key, with the name of its scheme and without."""
+    key = authorization.removeprefix("Bearer ")
+    seen = f"I saw {authorization}, {key}!"
+    told = {"split": f"I saw {key[:9]}\x00{key[9:]}", "long": "x" * 990 + f" {key}" * 5}.get(place, seen)
     match place:
-        case "error":
-            return web.json_response(body, status=status)
         case "headers":
-            headers = {"x-request-id": authorization, "Content-Type": authorization, "X-Seen": authorization}
+            headers = {"x-request-id": seen, "Content-Type": seen, "Location": seen, "Retry-After": seen}
             return web.Response(status=status, body=b"<html>", headers=headers)
         case "reason":
-            return web.Response(status=status, reason=authorization, text="<html>")
-        case "split":
-            half = len(authorization) // 2
-            body["error"]["message"] = f"{authorization[:half]}\x00{authorization[half:]}"
-            return web.json_response(body, status=status)
-        case "long":
-            body["error"]["message"] = "x" * 990 + f" {authorization}" * 5
-            return web.json_response(body, status=status)
-    return web.Response(status=status, text=f"<html>I saw {authorization}</html>", content_type="text/html")
+            return web.Response(status=status, reason=seen, text="<html>")
+        case "HTML":
+            return web.Response(status=status, text=f"<html>{seen}</html>", content_type="text/html")
+    return web.json_response({"error": {"message": told, "code": seen, "type": seen}}, status=status)
 
 
 @APIS
-@pytest.mark.parametrize("status", [200, 301, 400, 401, 404, 429, 500, 503])
+@pytest.mark.parametrize("status", [200, 301, 401, 404, 500])
 @pytest.mark.parametrize("place", ["error", "HTML", "headers", "reason", "split", "long"])
 async def test_a_key_that_a_server_echoes_does_not_show(clients: Clients, api: API, status: int, place: str) -> None:
     async def answer(request: web.BaseRequest) -> web.Response:

@@ -2,11 +2,13 @@
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 
 PATTERN = "^([0-9]+(s|m|h))+$"
 _UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> timedelta:
     """The duration that `text` says.
 

@@ -167,11 +167,11 @@ def refused(run: Run, record: Record, facts: Facts) -> Decision:
 
 
 def garbled(run: Run, facts: Facts) -> Decision:
-    """The record cannot be read, so there may be a run: it is not for us to make a second one."""
+    """The record on the object cannot be read, so there may be a run: it is not for us to make a second one."""
     message = (
-        f"The annotation {RECORD_ANNOTATION} or status.record cannot be read, so a run may exist at OpenAI. Nothing is"
-        f" created. To go on, restore them, or have a new run created by: kubectl annotate -n {run.namespace} openairun"
-        f" {run.name} {RECORD_ANNOTATION}-"
+        f"The annotation {RECORD_ANNOTATION} cannot be read, so a run may exist at OpenAI. Nothing is created. To go"
+        f" on, restore it, or remove it to have a run created: kubectl annotate -n {run.namespace} openairun {run.name}"
+        f" {RECORD_ANNOTATION}-"
     )
     verdict = stalled(Reason.CREATE_OUTCOME_UNKNOWN, message, outcome_unknown=True)
     return Decision(st.say(run.status, run, verdict, facts.now, phase=PENDING), Wait())

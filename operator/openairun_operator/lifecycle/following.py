@@ -39,7 +39,7 @@ def follow(run: Run, record: Record, facts: Facts) -> Decision:
 
 
 def _said_again(status: OpenAIRunStatus, run: Run, facts: Facts) -> OpenAIRunStatus:
-    """A finished run's status for this generation. Its end is said anew if another definition had the word meanwhile."""
+    """A finished run's status for this generation. Said anew if another definition had the word meanwhile."""
     if st.says_finished(status):
         return st.stamp(status, run)
     given_up = ended(Reason.DEADLINE_EXCEEDED, f"Run {status.runID} had not ended when it was given up")

@@ -1,5 +1,6 @@
 """A resource as the API server has it, parsed once."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Run:
     record_annotated: bool
     """Whether the annotation holds `record` as it is, for this very object."""
     record_garbled: bool
-    """Whether there is no `record`, but something in its place that cannot be read: it may speak of a run."""
+    """Whether there is no `record`, and what the annotation holds cannot be read: it may speak of a run."""
     status: OpenAIRunStatus
     raw_status: Mapping[str, Any]
 
@@ -70,7 +71,7 @@ def _record(data: Any, key: str) -> Record | None:
 
 
 def _records(annotation: str | None, mirror: Any, key: str) -> tuple[Record | None, Record | None, bool]:
-    """The record of the annotation, that of its mirror, and whether one of them is there and cannot be read."""
+    """The record of the annotation, that of its mirror in status, and whether the annotation cannot be read."""
     annotated, mirrored, garbled = None, None, False
     if annotation:
         try:
@@ -78,10 +79,8 @@ def _records(annotation: str | None, mirror: Any, key: str) -> tuple[Record | No
         except ValueError:
             garbled = True
     if mirror:
-        try:
+        with contextlib.suppress(ValueError):
             mirrored = _record(mirror, key)
-        except ValueError:
-            garbled = True
     return annotated, mirrored, garbled
 
 

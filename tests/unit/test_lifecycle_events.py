@@ -1,0 +1,95 @@
+"""Events: on transitions only."""
+
+from datetime import timedelta
+
+import pytest
+from builders import BAD_KEY, BAD_REQUEST, NO_CREDENTIALS, START, World, seen
+
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.status import Condition, OpenAIRunStatus
+from openairun_operator.lifecycle.events import Event, events
+from openairun_operator.lifecycle.failure import Failure
+
+DOWN = Failure(reason=Reason.UNREACHABLE, message="cannot be reached")
+
+
+class Watched(World):
+    """A world that notes its events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[str, str]] = []
+
+    def _show(self, status: OpenAIRunStatus) -> bool:
+        before = self.status
+        wrote = super()._show(status)
+        if wrote:
+            self.events += [(event.type, event.reason) for event in events(before, status)]
+        return wrote
+
+
+def test_a_life_that_goes_well_is_two_events() -> None:
+    world = Watched()
+    world.settle()
+    assert world.events == [("Normal", "Created"), ("Normal", "Completed")]
+
+
+def test_a_refused_definition_is_one_warning() -> None:
+    world = Watched()
+    world.server.creates.append(BAD_REQUEST)
+    world.settle()
+    assert world.events == [("Warning", "InvalidRequest")]
+
+
+@pytest.mark.parametrize("failure", [NO_CREDENTIALS, BAD_KEY], ids=lambda f: f.reason)
+def test_what_a_person_must_act_on_is_one_warning_however_long_it_takes(failure: Failure) -> None:
+    world = Watched()
+    world.server.creates.extend([failure] * 10)
+    world.settle()
+    assert world.events.count(("Warning", failure.reason)) == 1
+
+
+def test_trouble_is_one_warning_and_its_end_none() -> None:
+    world = Watched()
+    world.server.takes = timedelta(minutes=5)
+    world.until(lambda w: w.status.phase == "InProgress")
+    world.server.faults.extend([DOWN] * 5)
+    world.settle()
+    assert world.events == [("Normal", "Created"), ("Warning", "Unreachable"), ("Normal", "Completed")]
+
+
+def test_an_unknown_create_and_a_passed_deadline_are_warnings() -> None:
+    world = Watched()
+    world.server.creates.append("lost answer")
+    world.settle()
+    world.server.takes = None
+    world.create_again("1")
+    world.settle()
+    assert world.events == [
+        ("Warning", "CreateOutcomeUnknown"),
+        ("Normal", "Created"),
+        ("Warning", "DeadlineExceeded"),
+    ]
+
+
+def test_a_run_that_requires_action_says_so_once() -> None:
+    world = Watched()
+    world.server.takes = None
+    world.until(lambda w: w.status.phase == "InProgress")
+    for _ in range(3):
+        world.known.observation = seen("requires_action", id="resp_1")
+        world._show(world.decide().status)
+    assert world.events == [("Normal", "Created"), ("Normal", "ActionRequired")]
+
+
+def test_no_event_without_a_change() -> None:
+    world = World()
+    world.settle()
+    assert events(world.status, world.status) == []
+
+
+def test_a_reason_of_another_version_stops_nothing() -> None:
+    condition = Condition(type="Ready", status="False", reason="ReasonOfTheFuture", lastTransitionTime=START)
+    before = OpenAIRunStatus(conditions=[condition])
+    after = before.model_copy(update={"runID": "resp_1", "api": "Responses"})
+    assert events(before, after) == [Event("Normal", Reason.CREATED, "Run resp_1 was created over the Responses API")]

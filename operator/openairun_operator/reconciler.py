@@ -32,7 +32,7 @@ from openairun_operator.lifecycle.failure import CallFailedError, Failure, retry
 from openairun_operator.lifecycle.ledger import Answered, Failed
 from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
 from openairun_operator.lifecycle.run import Run, dump_record, parse
-from openairun_operator.scheduler import Scheduler
+from openairun_operator.scheduler import Scheduler, TryAgainError
 from openairun_operator.wires.protocol import Wire
 
 logger = logging.getLogger(__name__)
@@ -259,6 +259,8 @@ class Reconciler:
             except GoneError:
                 entry.vanished = True
                 continue
+            except ClusterError as error:
+                raise TryAgainError(f"{entry.run.key}: {error}") from error
             if pause is not None:
                 return pause if pause >= 0 else None
         return 0.0

@@ -20,6 +20,10 @@ Work = Callable[[str], Awaitable[float | None]]
 """Works on a key; the answer is the seconds until it is due again, or None for not before it is woken."""
 
 
+class TryAgainError(Exception):
+    """Raised by work that met a passing obstacle; the message is logged, without a traceback."""
+
+
 class Scheduler:
     """Keys by due time. All times are seconds of the event loop's clock."""
 
@@ -98,10 +102,13 @@ class Scheduler:
         try:
             pause = await self._work(key)
             self._failures.pop(key, None)
-        except Exception:
+        except Exception as error:
             count = self._failures[key] = self._failures.get(key, 0) + 1
             pause = min(_FIRST_RETRY * 2 ** min(count - 1, 10), _MAX_RETRY)
-            logger.exception("Work on %s failed; trying again in %.0f s", key, pause)
+            if isinstance(error, TryAgainError):
+                logger.warning("%s; trying again in %.0f s", error, pause)
+            else:
+                logger.exception("Work on %s failed; trying again in %.0f s", key, pause)
         finally:
             self._working.discard(key)
             if key in self._due:

@@ -261,6 +261,14 @@ async def test_a_server_without_messages_gives_no_text_and_passing_trouble_is_no
 
 
 @pytest.mark.parametrize("closes", ["before", "after"])
+async def test_a_key_in_what_a_server_says_of_a_run_is_not_kept(told: Told) -> None:
+    said = {"code": "denied", "message": f"the key was {KEY}"}
+    seen = await told.run(status="failed", error=said, last_error=said, model=f"model-for-{KEY}")
+    assert seen.error is not None
+    assert "[redacted]" in seen.error[1]
+    assert KEY not in repr(seen)
+
+
 async def test_a_look_at_a_closed_connection_says_that_it_broke(told: Told, closes: str) -> None:
     told.server.add_fault("GET .", times=None, close=closes)
     failed = await told.refused()

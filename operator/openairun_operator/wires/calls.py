@@ -14,6 +14,7 @@ from openai import AsyncOpenAI
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
+from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.wires import errors
 
@@ -47,6 +48,8 @@ class Caller:
                 content, headers = raw.content, raw.headers
         except Exception as error:
             raise errors.failed(error, self.api, self.address, creating=creating, key=self.client.api_key) from error
+        # Nothing that a server says may carry the key on: not a run's error, nor its answer.
+        content = content.replace(self.client.api_key.encode(), text.REDACTED.encode())
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):

@@ -1,0 +1,33 @@
+"""The layout keeps out of Python's way, and out of the image what does not belong there."""
+
+import operator
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_standard_library_operator_is_not_shadowed() -> None:
+    assert Path(str(operator.__file__)).parent == Path(sysconfig.get_path("stdlib"))
+    assert not (ROOT / "operator/__init__.py").exists()
+
+
+def test_it_is_not_shadowed_for_a_program_started_in_the_root_either() -> None:
+    command = [sys.executable, "-c", "import operator; print(operator.add(1, 1))"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "2\n"
+
+
+def test_the_wheel_holds_the_product_alone() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["operator/openairun_operator"]
+
+
+def test_the_images_lock_is_pinned_and_hashed() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    requirements = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert len(requirements) > 20
+    assert all("==" in line for line in requirements)
+    assert sum("--hash=sha256:" in line for line in lines) >= len(requirements)

@@ -1,0 +1,361 @@
+"""Acting: what the reconciler makes of a slow watch, of refused writes and of a world that changes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from openairun_operator import reconciler as module
+from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import API
+from openairun_operator.kube.cluster import ClusterError, ConflictError, GoneError
+from openairun_operator.lifecycle.events import Event
+from openairun_operator.lifecycle.facts import Policy
+from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
+from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
+from openairun_operator.lifecycle.run import Run
+from openairun_operator.reconciler import Reconciler
+from openairun_operator.scheduler import TryAgainError
+from openairun_operator.wires.protocol import Wire
+
+Body = dict[str, Any]
+UID = "uid-1"
+
+
+class ApiServer:
+    """One object, with the API server's manners; `sent` is the history that a watch would bring."""
+
+    def __init__(self) -> None:
+        self.version = 100
+        self.writes: list[str] = []
+        self.refuse: list[ClusterError] = []
+        self.body: Body | None = {
+            "metadata": {"name": "run", "namespace": "team", "uid": UID, "generation": 1, "resourceVersion": "100"},
+            "spec": {"model": "m", "input": "x"},
+            "status": {"observedGeneration": -1},
+        }
+        self.sent: list[Body] = [copy.deepcopy(self.body)]
+
+    def change(self, change: Callable[[Body], None]) -> Body:
+        if self.body is None:
+            raise GoneError("write", 404, "not found")
+        change(self.body)
+        self.version += 1
+        self.body["metadata"]["resourceVersion"] = str(self.version)
+        self.sent.append(copy.deepcopy(self.body))
+        return copy.deepcopy(self.body)
+
+    def _write(self, name: str, change: Callable[[Body], None]) -> Body:
+        self.writes.append(name)
+        if self.refuse:
+            raise self.refuse.pop(0)
+        return self.change(change)
+
+    async def hold(self, run: Run, body: Body, record: str) -> Body:
+        if self.body and body["metadata"]["resourceVersion"] != self.body["metadata"]["resourceVersion"]:
+            raise ConflictError("claim", 409, "changed")
+
+        def change(body: Body) -> None:
+            body["metadata"]["finalizers"] = [FINALIZER]
+            body["metadata"].setdefault("annotations", {})[RECORD_ANNOTATION] = record
+
+        return self._write("hold", change)
+
+    async def annotate(self, run: Run, record: str) -> Body:
+        return self._write(
+            "annotate", lambda body: body["metadata"].setdefault("annotations", {}).update({RECORD_ANNOTATION: record})
+        )
+
+    async def release(self, run: Run, body: Body) -> Body:
+        body = self._write("release", lambda body: body["metadata"].pop("finalizers"))
+        if self.body and "deletionTimestamp" in self.body["metadata"]:
+            self.body = None
+        return body
+
+    async def write_status(self, run: Run, difference: Body) -> Body:
+        return self._write("status", lambda body: _merge(body["status"], difference))
+
+
+def _merge(target: Body, patch: Body) -> None:
+    for key, value in patch.items():
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value
+
+
+class FakeWire:
+    """A wire on which one run goes as `status` says. `gate`, when set, holds creates back."""
+
+    api = "Responses"
+    searchable = False
+
+    def __init__(self) -> None:
+        self.created: list[CreateRequest] = []
+        self.cancelled: list[RunRef] = []
+        self.status = "in_progress"
+        self.fail: list[Failure] = []
+        self.gate: asyncio.Event | None = None
+        self.sending = asyncio.Event()
+
+    async def create(self, request: CreateRequest) -> RunObservation:
+        self._maybe_fail()
+        self.created.append(request)
+        self.sending.set()
+        if self.gate:
+            await self.gate.wait()
+        return RunObservation(id=f"resp_{len(self.created)}", status="queued")
+
+    async def observe(self, ref: RunRef) -> RunObservation:
+        self._maybe_fail()
+        return RunObservation(id=ref.id, status=self.status, text="done" if self.status == "completed" else None)
+
+    async def cancel(self, ref: RunRef) -> RunObservation:
+        self.cancelled.append(ref)
+        self._maybe_fail()
+        return RunObservation(id=ref.id, status="cancelled")
+
+    async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
+        raise AssertionError("not searchable")
+
+    def _maybe_fail(self) -> None:
+        if self.fail:
+            raise CallFailedError(self.fail.pop(0))
+
+
+class Wires:
+    """Always the world's own wire, unless there is no key."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def blocked(self) -> Failure | None:
+        return self._world.no_key
+
+    def credential(self) -> str | None:
+        return "mark"
+
+    def wire(self, api: API, *, ending: bool) -> Wire:
+        return cast(Wire, self._world.wire)
+
+
+class World:
+    """A reconciler with all that it needs; time stands still unless a test moves it."""
+
+    def __init__(self) -> None:
+        self.api, self.wire = ApiServer(), FakeWire()
+        self.now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+        self.events: list[Event] = []
+        self.no_key: Failure | None = None
+        self.reconciler = Reconciler(
+            Policy(holder="me", provider="operator", address="http://openai/v1"),
+            cast(Any, self.api),
+            Wires(self),
+            cast(Any, self),
+            clock=lambda: self.now,
+        )
+
+    def emit(self, run: Run, event: Event) -> None:
+        self.events.append(event)
+
+    async def work(self) -> float | None:
+        return await self.reconciler.work(UID)
+
+    async def show(self, *indexes: int) -> None:
+        """Bring these versions by the watch, and work after each."""
+        for index in indexes:
+            self.reconciler.saw("MODIFIED", self.api.sent[index])
+            await self.work()
+
+    @property
+    def status(self) -> Body:
+        assert self.api.body is not None
+        return cast(Body, self.api.body["status"])
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_a_run_is_created_recorded_and_shown(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    assert world.api.writes == ["hold", "status", "annotate", "status"]
+    assert (world.status["runID"], world.status["phase"]) == ("resp_1", "Queued")
+    assert len(world.wire.created) == 1
+
+
+async def test_old_events_of_the_watch_change_nothing_while_the_run_goes(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    await world.show(0, 1, 2, 3)
+    assert len(world.wire.created) == 1
+    assert world.status["runID"] == "resp_1"
+
+
+async def test_old_events_of_the_watch_change_nothing_when_the_run_is_finished_and_forgotten(world: World) -> None:
+    world.wire.status = "completed"
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.now = world.now.replace(second=30)
+    await world.work()
+    assert world.status["phase"] == "Completed"
+    writes = list(world.api.writes)
+    await world.show(*range(len(world.api.sent)))
+    assert world.status["phase"] == "Completed"
+    assert (world.api.writes, len(world.wire.created)) == (writes, 1)
+
+
+async def test_old_events_of_a_deleted_resource_do_not_cancel_again(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    deleting = world.api.change(lambda body: body["metadata"].update(deletionTimestamp="2026-11-21T12:00:00Z"))
+    world.reconciler.saw("MODIFIED", deleting)
+    await world.work()
+    assert world.api.body is None
+    await world.show(*range(len(world.api.sent) - 1))
+    world.reconciler.saw("DELETED", deleting)
+    await world.work()
+    assert len(world.wire.cancelled) == 1
+
+
+async def test_an_older_list_is_believed_only_when_ours_is_no_longer_fresh(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    entry = world.reconciler._entries[UID]
+    newest = entry.version.number
+    world.reconciler.saw(None, world.api.sent[0])
+    assert entry.version.number == newest
+    monkeypatch.setattr(module, "_LIST_LAG", -1.0)
+    world.reconciler.saw(None, world.api.sent[0])
+    assert entry.version.number == 100
+    await world.work()  # a conflict: what is older cannot be claimed
+    assert len(world.wire.created) == 1
+
+
+async def test_the_answer_to_a_write_does_not_hide_a_newer_version(world: World) -> None:
+    write = world.api.write_status
+
+    async def overtaken(run: Run, difference: Body) -> Body:
+        answer = await write(run, difference)
+        world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(labels={"team": "a"})))
+        return answer
+
+    world.api.write_status = overtaken  # type: ignore[method-assign]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    assert world.reconciler._entries[UID].run.status.runID == "resp_1"
+    assert world.reconciler._entries[UID].version.number == world.api.version
+
+
+async def test_a_definition_changed_before_the_claim_is_never_sent_in_its_old_form(world: World) -> None:
+    world.api.change(lambda body: body["spec"].update(input="new"))
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    assert world.wire.created == []
+    await world.show(1)
+    assert [request.spec.input for request in world.wire.created] == ["new"]
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+async def test_an_id_that_cannot_be_written_down_is_kept_until_it_can(world: World, failures: int) -> None:
+    annotate = world.api.annotate
+
+    async def refused(run: Run, record: str) -> Body:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ClusterError("record the run", 503, "away")
+        return await annotate(run, record)
+
+    world.api.annotate = refused  # type: ignore[method-assign]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    while failures:
+        try:
+            await world.work()
+        except TryAgainError:
+            continue
+    await world.work()
+    assert len(world.wire.created) == 1
+    assert world.status["runID"] == "resp_1"
+
+
+async def test_a_status_that_the_server_cuts_is_written_once(world: World) -> None:
+    """An older CRD prunes fields that it does not know."""
+    write = world.api.write_status
+
+    async def pruned(run: Run, difference: Body) -> Body:
+        return await write(run, {key: value for key, value in difference.items() if key != "effective"})
+
+    world.api.write_status = pruned  # type: ignore[method-assign]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    writes = len(world.api.writes)
+    for _ in range(3):
+        await world.work()
+    assert len(world.api.writes) == writes
+
+
+async def test_a_resource_that_goes_during_the_create_has_its_run_cancelled(world: World) -> None:
+    world.wire.gate = asyncio.Event()
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    working = asyncio.create_task(world.work())
+    await world.wire.sending.wait()
+    world.api.body = None  # somebody removed the finalizer, and deleted it
+    world.wire.gate.set()
+    await working
+    assert [ref.id for ref in world.wire.cancelled] == ["resp_1"]
+    assert world.reconciler._entries == {}
+
+
+async def test_a_create_that_was_sent_is_waited_for_when_the_operator_stops(world: World) -> None:
+    world.wire.gate = asyncio.Event()
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    working = asyncio.create_task(world.work())
+    await world.wire.sending.wait()
+    working.cancel()
+    draining = asyncio.create_task(world.reconciler.drain(5))
+    await asyncio.sleep(0)
+    world.wire.gate.set()
+    await draining
+    assert world.api.body is not None
+    assert '"id":"resp_1"' in world.api.body["metadata"]["annotations"][RECORD_ANNOTATION]
+
+
+async def test_a_new_key_is_tried_at_once(world: World) -> None:
+    denied = Failure(reason=Reason.INVALID_CREDENTIALS, message="no", outcome=Outcome.NOT_CREATED)
+    world.wire.fail = [denied]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    pause = await world.work()
+    assert pause is not None
+    assert pause > 200
+    assert world.status["conditions"][0]["reason"] == "InvalidCredentials"
+    world.reconciler.credentials_changed()
+    await world.work()
+    assert world.status["runID"] == "resp_1"
+
+
+async def test_a_finished_resource_keeps_no_more_than_its_version(world: World) -> None:
+    world.wire.status = "completed"
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.now = world.now.replace(second=30)
+    await world.work()
+    assert world.reconciler._entries == {}
+    assert world.api.body is not None
+    assert FINALIZER not in world.api.body["metadata"].get("finalizers", [])
+    # After a restart it is not even taken in.
+    again = World()
+    again.reconciler.saw(None, world.api.body)
+    assert again.reconciler._entries == {}

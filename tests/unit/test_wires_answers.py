@@ -186,6 +186,14 @@ async def test_a_run_is_not_found_whatever_the_404_looks_like(told: Told, text: 
     assert (await told.refused(text, status=404)).reason is Reason.NOT_FOUND
 
 
+async def test_a_key_in_what_a_server_says_of_a_run_is_not_kept(told: Told) -> None:
+    said = {"code": "denied", "message": f"the key was {KEY}"}
+    seen = await told.run(status="failed", error=said, last_error=said, model=f"model-for-{KEY}")
+    assert seen.error is not None
+    assert "[redacted]" in seen.error[1]
+    assert KEY not in repr(seen)
+
+
 async def test_the_whole_text_of_a_response_is_kept_in_order() -> None:
     clients = Clients(5)
     async with OpenAIStandIn(keys=[KEY]) as server:
@@ -261,14 +269,6 @@ async def test_a_server_without_messages_gives_no_text_and_passing_trouble_is_no
 
 
 @pytest.mark.parametrize("closes", ["before", "after"])
-async def test_a_key_in_what_a_server_says_of_a_run_is_not_kept(told: Told) -> None:
-    said = {"code": "denied", "message": f"the key was {KEY}"}
-    seen = await told.run(status="failed", error=said, last_error=said, model=f"model-for-{KEY}")
-    assert seen.error is not None
-    assert "[redacted]" in seen.error[1]
-    assert KEY not in repr(seen)
-
-
 async def test_a_look_at_a_closed_connection_says_that_it_broke(told: Told, closes: str) -> None:
     told.server.add_fault("GET .", times=None, close=closes)
     failed = await told.refused()

@@ -98,6 +98,19 @@ def test_a_claim_whose_send_never_ended_is_not_sent_again() -> None:
     assert world.reason() == "CreateOutcomeUnknown"
 
 
+@pytest.mark.parametrize("lost", ["annotation", "finalizer"])
+def test_a_claim_whose_marks_were_taken_away_is_marked_again_before_it_is_sent(lost: str) -> None:
+    world = World()
+    world.until(lambda w: isinstance(w.decide().action, Create))
+    world._show(world.decide().status)
+    if lost == "annotation":
+        world.annotate(RECORD_ANNOTATION, None)
+    else:
+        world.object["metadata"]["finalizers"] = []
+    world.settle()
+    assert (world.status.phase, len(world.server.sent)) == ("Completed", 1)
+
+
 def test_a_refused_create_is_failed_and_not_sent_again() -> None:
     world = World()
     world.server.creates.append(BAD_REQUEST)
@@ -262,15 +275,17 @@ def test_an_unknown_create_goes_on_by_a_new_definition_or_create_again_and_stays
     assert len(world.server.sent) == 3
 
 
-@pytest.mark.parametrize("when", ["answer lost", "operator died"])
+@pytest.mark.parametrize("when", ["answer lost", "operator died", "status lost too"])
 def test_an_unknown_create_stays_in_history_though_the_definition_changed_before_anyone_knew(when: str) -> None:
     world = World()
     world.server.creates.append("lost answer")
     world.until(lambda w: isinstance(w.decide().action, Create))
     world.step()
     token = world.server.sent[0].token
-    if when == "operator died":
+    if when != "answer lost":
         world.restart()
+    if when == "status lost too":
+        world.lose_status()
     world.edit(input="Say goodbye")
     world.settle()
     assert world.status.phase == "Completed"

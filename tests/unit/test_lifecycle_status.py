@@ -115,6 +115,13 @@ def test_an_answer_once_seen_stays() -> None:
     assert (after.output, after.usage, after.model) == (before.output, before.usage, before.model)
 
 
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "in_progress"])
+def test_a_late_answer_rewrites_nothing_of_a_finished_run(end: str) -> None:
+    before = observed("completed", text="hello").model_copy(update={"finishedAt": START})
+    later = START + timedelta(minutes=1)
+    assert st.observed(before, seen(end, text="another", error=("a", "b"), failed_at=1.8e9), later) == before
+
+
 # --- bounds
 
 

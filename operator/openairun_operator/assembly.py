@@ -65,6 +65,9 @@ def configure_logging(settings: Settings) -> None:
     """kopf's logging, in the wanted form; libraries say only what is wrong."""
     log_format = kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.FULL
     kopf.configure(debug=settings.verbose, verbose=settings.verbose, log_format=log_format)
+    if settings.log_format == "plain":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     for name in ("kopf.objects", "kopf.activities", "openai", "httpx2", "httpcore2", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -247,6 +247,7 @@ class World:
         self.said: list[str] = []
         """The Ready reasons, in turn."""
         self._tokens = itertools.count(1)
+        self._parsed: tuple[str, Any, Any, Run] | None = None
 
     # --- what a user and the outside do
 
@@ -257,7 +258,16 @@ class World:
 
     @property
     def run(self) -> Run:
-        return parse(self.object)
+        meta, spec, status = (self.object[part] for part in ("metadata", "spec", "status"))
+        marks = str(meta)
+        if (
+            self._parsed is None
+            or self._parsed[0] != marks
+            or self._parsed[1] is not spec
+            or self._parsed[2] is not status
+        ):
+            self._parsed = (marks, spec, status, parse(self.object))
+        return self._parsed[3]
 
     @property
     def status(self) -> OpenAIRunStatus:

@@ -9,10 +9,7 @@ import dataclasses
 import logging
 import random
 import secrets
-import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, assert_never
 
@@ -20,19 +17,20 @@ from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.kube.cluster import Body, Cluster, ClusterError, ConflictError, GoneError
+from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle import creating, polling
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Action, Cancel, Claim, Create, Find, Note, Observe, Release, Wait
 from openairun_operator.lifecycle.decide import decide
-from openairun_operator.lifecycle.facts import Facts, Knowledge, Policy
+from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, retry_delay
 from openairun_operator.lifecycle.ledger import Answered, Failed
 from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
-from openairun_operator.lifecycle.run import Run, dump_record, parse
+from openairun_operator.lifecycle.run import Run, dump_record
 from openairun_operator.scheduler import Scheduler, TryAgainError
+from openairun_operator.store import Entry, Store
 from openairun_operator.wires.protocol import Wire
 
 logger = logging.getLogger(__name__)
@@ -42,10 +40,6 @@ _STEPS: Final = 30
 _CONFLICT_PAUSE: Final = 1.0
 _SWEEP: Final = 60.0
 _CONCURRENCY: Final = 128
-_REMEMBERED: Final = 600.0
-"""Seconds for which the version of a released object is kept: its last events may come late."""
-_LIST_LAG: Final = 60.0
-"""Seconds after which a list that shows an older version is believed: etcd was restored from a backup."""
 
 
 class Wires(Protocol):
@@ -62,59 +56,6 @@ class Wires(Protocol):
     def wire(self, api: API, *, ending: bool) -> Wire:
         """The wire for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
         ...
-
-
-@dataclass(slots=True)
-class Entry:
-    """One resource: the newest version seen, and what this process knows of its run."""
-
-    body: Body
-    run: Run
-    version: "Version"
-    known: Knowledge = field(default_factory=Knowledge)
-    ending: bool = False
-    vanished: bool = False
-    """The object went without waiting for us: somebody removed the finalizer."""
-    settled: tuple[Any, Any] | None = None
-    """A status that was written, and what the API server made of it: not to be written again."""
-
-    @classmethod
-    def of(cls, body: Mapping[str, Any]) -> "Entry":
-        """A resource that was not known before."""
-        return cls(_slim(body), parse(body), Version(_number(body)))
-
-    def take(self, body: Mapping[str, Any], *, listed: bool = False) -> None:
-        """Go on from this version, unless a newer one came meanwhile."""
-        number = _number(body)
-        if self.version.covers(number, listed=listed) and number != self.version.number:
-            return
-        self.body, self.run, self.version = _slim(body), parse(body), Version(number)
-
-
-def _slim(body: Mapping[str, Any]) -> Body:
-    """The body without what only others need."""
-    metadata = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
-    return {**body, "metadata": metadata}
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """The newest version seen of an object, and when."""
-
-    number: int
-    at: float = field(default_factory=time.monotonic)
-
-    def covers(self, number: int, *, listed: bool) -> bool:
-        """Whether `number` is no news. An old number in a fresh list is some, once ours is no longer fresh."""
-        if number == self.number:
-            return True
-        return number < self.number and not (listed and time.monotonic() - self.at > _LIST_LAG)
-
-
-def _number(body: Mapping[str, Any]) -> int:
-    """resourceVersions are comparable whole numbers (Kubernetes API conventions, since 1.35 by contract)."""
-    text = str(body["metadata"].get("resourceVersion", ""))
-    return int(text) if text.isdigit() else 0
 
 
 def _now() -> datetime:
@@ -137,9 +78,7 @@ class Reconciler:
         self._wires = wires
         self._events = events
         self._clock = clock
-        self._entries: dict[str, Entry] = {}
-        self._resting: dict[str, Version] = {}
-        self._leaving: deque[tuple[float, str]] = deque()
+        self._store = Store()
         self._creating: set[asyncio.Task[None]] = set()
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
 
@@ -147,34 +86,29 @@ class Reconciler:
 
     def saw(self, type_: str | None, body: Mapping[str, Any]) -> None:
         """Take in an event of the watch; `type_` is None for an object that was listed."""
-        uid = body["metadata"]["uid"]
-        entry = self._entries.get(uid)
+        uid, listed = body["metadata"]["uid"], type_ is None
+        entry = self._store.get(uid)
         if type_ == "DELETED":
             self._saw_deleted(uid, entry)
             return
-        known = entry.version if entry else self._resting.get(uid)
-        if known and known.covers(_number(body), listed=type_ is None):
+        if not self._store.is_news(body, listed=listed):
             return  # our own write, or older
         if entry is None:
             entry = Entry.of(body)
             if self._at_rest(entry):
-                self._resting[uid] = entry.version
+                self._store.rest(uid, entry)
                 return
-            self._entries[uid] = entry
-            self._resting.pop(uid, None)
+            self._store.keep(uid, entry)
             self._spread(entry)
         else:
             generation, key = entry.run.generation, entry.run.create_again
-            entry.take(body, listed=type_ is None)
+            entry.take(body, listed=listed)
             if (entry.run.generation, entry.run.create_again) != (generation, key):
                 entry.known.retry_at = None  # a person acted: at once
         self.scheduler.wake(uid, first=entry.run.deleted_at is not None)
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:
-        if entry is None:
-            self._resting.pop(uid, None)
-            return
-        if not entry.run.record or st.finished(entry.run.status):
+        if entry is None or not entry.run.record or st.finished(entry.run.status):
             self._forget(uid)
             return
         entry.vanished = True
@@ -199,7 +133,7 @@ class Reconciler:
 
     def credentials_changed(self) -> None:
         """Try again at once whatever failed."""
-        for uid, entry in self._entries.items():
+        for uid, entry in self._store:
             if entry.known.failure or self._says_blocked(entry):
                 entry.known.retry_at = None
                 self.scheduler.wake(uid)
@@ -213,10 +147,10 @@ class Reconciler:
         """The safety net: hand every resource that nobody has in mind back to the scheduler. Until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP)
-            for uid in [uid for uid in self._entries if not self.scheduler.known(uid)]:
-                self.scheduler.wake(uid)
-            while self._leaving and self._leaving[0][0] < time.monotonic() - _REMEMBERED:
-                self._resting.pop(self._leaving.popleft()[1], None)
+            for uid, _ in self._store:
+                if not self.scheduler.known(uid):
+                    self.scheduler.wake(uid)
+            self._store.prune()
 
     async def drain(self, limit: float) -> None:
         """Wait for creates that were sent: their ids must be written down. At most `limit` seconds."""
@@ -225,14 +159,8 @@ class Reconciler:
             await asyncio.wait(self._creating, timeout=limit)
 
     def _forget(self, uid: str) -> None:
-        """The object is gone."""
-        self._entries.pop(uid, None)
+        self._store.forget(uid)
         self.scheduler.forget(uid)
-
-    def _rest(self, uid: str, entry: Entry) -> None:
-        """Keep no more of the object than its version: older events of the watch may still be on their way."""
-        self._forget(uid)
-        self._resting[uid] = entry.version
 
     # --- working on one resource
 
@@ -249,7 +177,7 @@ class Reconciler:
     async def work(self, uid: str) -> float | None:
         """Bring the resource as far as it goes now; the answer is when to come back, in seconds."""
         for _ in range(_STEPS):
-            entry = self._entries.get(uid)
+            entry = self._store.get(uid)
             if entry is None:
                 return None
             try:
@@ -274,8 +202,7 @@ class Reconciler:
         facts = self._facts(entry)
         decision = decide(run, facts)
         entry.ending = decision.ending
-        if decision.ending and entry.known.ending_since is None:
-            entry.known.ending_since = facts.now
+        entry.known.turn_to_ending(decision, facts.now)
         logger.debug("%s: %s", run.key, decision.action)
         wrote = await self._show(entry, decision.status)
         match decision.action:
@@ -283,7 +210,8 @@ class Reconciler:
                 if wrote:
                     return None
                 if self._at_rest(entry):
-                    self._rest(uid, entry)
+                    self._store.rest(uid, entry)
+                    self.scheduler.forget(uid)
                     return -1
                 return -1 if until is None else max((until - self._clock()).total_seconds(), 0.01)
             case Release(orphan):
@@ -310,8 +238,7 @@ class Reconciler:
     async def _act(self, entry: Entry, action: Action) -> None:
         match action:
             case Claim(record):
-                entry.known.ledger.forget_all_but(entry.known.token)
-                entry.known.ledger.claim(record.token)
+                entry.known.ledger.claim(record.token, keep=entry.known.token)
                 entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
             case Note(record, hold):
                 await self._note(entry, record, hold=hold)
@@ -340,6 +267,8 @@ class Reconciler:
 
     async def _create(self, entry: Entry, record: Record) -> None:
         """Send the create in a task of its own, which a stopping operator waits for."""
+        if entry.run.digest != record.digest or entry.run.deleted_at:
+            return  # it changed while the status was written: decide again
         if not entry.known.ledger.send(record.token):
             return
         task = asyncio.create_task(self._send(entry, record), name=f"create for {entry.run.key}")
@@ -428,8 +357,8 @@ class Reconciler:
         else:
             entry.take(await self._cluster.release(run, entry.body))
             if deleting:
-                self._rest(uid, entry)
-                self._leaving.append((time.monotonic(), uid))
+                self._store.leave(uid, entry)
+                self.scheduler.forget(uid)
 
     def _failed(self, entry: Entry, failure: Failure) -> None:
         known, now = entry.known, self._clock()

@@ -336,8 +336,7 @@ class World:
     def step(self) -> datetime | bool:
         """One decision and its action. True: at once again; False: nothing to do; else when to come back."""
         decision = self.decide()
-        if decision.ending and self.known.ending_since is None:
-            self.known.ending_since = self.now
+        self.known.turn_to_ending(decision, self.now)
         wrote = self._show(decision.status)
         self.steps += 1
         dies = self.crash[1] if self.crash and self.crash[0] == self.steps else None
@@ -413,8 +412,7 @@ class World:
         known = self.known
         match action:
             case Claim(rec):
-                known.ledger.forget_all_but(known.token)
-                known.ledger.claim(rec.token)
+                known.ledger.claim(rec.token, keep=known.token)
                 self._write(rec, hold=True)
             case Note(rec, hold):
                 self._write(rec, hold=hold)

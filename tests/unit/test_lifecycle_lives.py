@@ -533,6 +533,30 @@ def test_a_new_timeout_applies_to_a_run_that_goes_and_not_to_one_that_is_over() 
     assert (world.status.finishedAt, world.reason()) == (finished_at, "DeadlineExceeded")
 
 
+def test_an_ending_that_was_called_off_is_begun_anew() -> None:
+    world = running()
+    world.server.takes = world.server.cancel_takes = None
+    world.until(lambda w: w.reason() == "DeadlineExceeded")
+    world.until(lambda w: "cancel" in w.server.log)
+    world.edit(timeout="5h")
+    world.until(lambda w: w.reason() == "Running")
+    world.advance(hours=1)
+    world.server.cancel_takes = timedelta(seconds=1)
+    world.delete()
+    world.settle()
+    assert world.body is None
+    assert world.orphan is None
+    assert world.server.going() == []
+
+
+def test_a_run_whose_spec_can_no_longer_be_read_is_followed_to_its_end() -> None:
+    world = running()
+    world.server.takes = timedelta(minutes=2)
+    world.edit(input={"of": "a newer version"})
+    world.settle()
+    assert world.status.phase == "Completed"
+
+
 def test_the_deadline_counts_from_the_moment_the_id_was_known_and_holds_over_a_restart() -> None:
     world = World()
     world.server.takes = None

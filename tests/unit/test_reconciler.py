@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from openairun_operator import reconciler as module
+from openairun_operator import store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
@@ -176,6 +176,12 @@ class World:
             await self.work()
 
     @property
+    def entry(self) -> store.Entry:
+        entry = self.reconciler._store.get(UID)
+        assert entry is not None
+        return entry
+
+    @property
     def status(self) -> Body:
         assert self.api.body is not None
         return cast(Body, self.api.body["status"])
@@ -233,11 +239,11 @@ async def test_an_older_list_is_believed_only_when_ours_is_no_longer_fresh(
 ) -> None:
     world.reconciler.saw("ADDED", world.api.sent[0])
     await world.work()
-    entry = world.reconciler._entries[UID]
+    entry = world.entry
     newest = entry.version.number
     world.reconciler.saw(None, world.api.sent[0])
     assert entry.version.number == newest
-    monkeypatch.setattr(module, "_LIST_LAG", -1.0)
+    monkeypatch.setattr(store, "_LIST_LAG", -1.0)
     world.reconciler.saw(None, world.api.sent[0])
     assert entry.version.number == 100
     await world.work()  # a conflict: what is older cannot be claimed
@@ -255,8 +261,8 @@ async def test_the_answer_to_a_write_does_not_hide_a_newer_version(world: World)
     world.api.write_status = overtaken  # type: ignore[method-assign]
     world.reconciler.saw("ADDED", world.api.sent[0])
     await world.work()
-    assert world.reconciler._entries[UID].run.status.runID == "resp_1"
-    assert world.reconciler._entries[UID].version.number == world.api.version
+    assert world.entry.run.status.runID == "resp_1"
+    assert world.entry.version.number == world.api.version
 
 
 async def test_a_definition_changed_before_the_claim_is_never_sent_in_its_old_form(world: World) -> None:
@@ -266,6 +272,46 @@ async def test_a_definition_changed_before_the_claim_is_never_sent_in_its_old_fo
     assert world.wire.created == []
     await world.show(1)
     assert [request.spec.input for request in world.wire.created] == ["new"]
+
+
+async def test_a_definition_changed_while_the_claim_is_shown_is_never_sent_in_either_form_twice(world: World) -> None:
+    write = world.api.write_status
+
+    async def edited(run: Run, difference: Body) -> Body:
+        answer = await write(run, difference)
+        if not world.wire.created:
+            world.api.write_status = write  # type: ignore[method-assign]
+            changed = world.api.change(lambda body: body["spec"].update(input="new"))
+            world.reconciler.saw("MODIFIED", changed)
+        return answer
+
+    world.api.write_status = edited  # type: ignore[method-assign]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    await world.work()
+    assert [request.spec.input for request in world.wire.created] == ["new"]
+    assert world.wire.cancelled == []
+
+
+async def test_a_claim_whose_write_seemed_to_fail_is_known_not_to_be_sent(world: World) -> None:
+    hold, failures = world.api.hold, 2
+
+    async def landed_without_an_answer(run: Run, body: Body, record: str) -> Body:
+        nonlocal failures
+        answer = await hold(run, body, record)
+        failures -= 1
+        if failures == 1:
+            raise ClusterError("claim the run", None, "time-out")
+        return answer
+
+    world.api.hold = landed_without_an_answer  # type: ignore[method-assign]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    with pytest.raises(TryAgainError):
+        await world.work()
+    await world.work()  # claims anew: a conflict, since the first one landed
+    await world.show(-1)
+    assert world.status["runID"] == "resp_1"
+    assert len(world.wire.created) == 1
 
 
 @pytest.mark.parametrize("failures", [1, 3])
@@ -316,7 +362,7 @@ async def test_a_resource_that_goes_during_the_create_has_its_run_cancelled(worl
     world.wire.gate.set()
     await working
     assert [ref.id for ref in world.wire.cancelled] == ["resp_1"]
-    assert world.reconciler._entries == {}
+    assert list(world.reconciler._store) == []
 
 
 async def test_a_create_that_was_sent_is_waited_for_when_the_operator_stops(world: World) -> None:
@@ -352,10 +398,10 @@ async def test_a_finished_resource_keeps_no_more_than_its_version(world: World) 
     await world.work()
     world.now = world.now.replace(second=30)
     await world.work()
-    assert world.reconciler._entries == {}
+    assert list(world.reconciler._store) == []
     assert world.api.body is not None
     assert FINALIZER not in world.api.body["metadata"].get("finalizers", [])
     # After a restart it is not even taken in.
     again = World()
     again.reconciler.saw(None, world.api.body)
-    assert again.reconciler._entries == {}
+    assert list(again.reconciler._store) == []

@@ -24,20 +24,22 @@ def decide(run: Run, facts: Facts) -> Decision:
     if run.deleted_at is not None:
         return _delete(run, facts)
     decision = _decide(run, facts)
-    if isinstance(decision.action, Wait) and run.has_finalizer and _holds_nothing(run):
+    if isinstance(decision.action, Wait) and run.has_finalizer and _finished(run):
         return Decision(decision.status, Release())
     return decision
 
 
 def _decide(run: Run, facts: Facts) -> Decision:
     record = run.record
-    if run.spec is None:
+    if run.spec is None and not (record and record.state == "created"):
         verdict = stalled(Reason.INVALID_SPEC, f"This operator cannot read the spec: {run.spec_error}")
         return Decision(st.say(run.status, run, verdict, facts.now), Wait())
     if run.record_garbled:
         return creating.garbled(run, facts)
     if record is None or record.state == "released":
         return creating.start(run, facts)
+    if run.spec is None:  # what goes is followed to its end all the same
+        return following.follow(run, record, facts)
     if not digest.known(record.digest):
         return Decision(run.status, Note(record.model_copy(update={"digest": run.digest})))
     if superseded(run, record):
@@ -57,12 +59,19 @@ def superseded(run: Run, record: Record) -> bool:
     return again or digest.differs(record.digest, run.digest)
 
 
-def _holds_nothing(run: Run) -> bool:
-    """Whether the status, as it is written, says that nothing is left at OpenAI to cancel."""
+def _finished(run: Run) -> bool:
+    """Whether the status, as it is written, says that the record's run is over."""
     record, status = run.record, run.status
-    if record is None or record.state == "released":
+    return (
+        st.finished(status) and record is not None and status.record is not None and status.record.token == record.token
+    )
+
+
+def _holds_nothing(run: Run) -> bool:
+    """Whether nothing is left at OpenAI to cancel."""
+    if run.record is None or run.record.state == "released":
         return not run.record_garbled
-    return st.finished(status) and status.record is not None and status.record.token == record.token
+    return run.record.state == "refused" or _finished(run)
 
 
 def _resolve(run: Run, record: Record, facts: Facts) -> Action | ending.Over | ending.Orphaned:
@@ -96,7 +105,7 @@ def _delete(run: Run, facts: Facts) -> Decision:
         return Decision(status, Wait())
     if run.record_garbled:
         return Decision(status, Release(f"a run that the annotation {RECORD_ANNOTATION}, which cannot be read, is of"))
-    if record is None or record.state == "refused" or _holds_nothing(run):
+    if record is None or _holds_nothing(run):
         return Decision(status, Release())
     if record.state == "claimed":
         step = _resolve(run, record, facts)
@@ -117,7 +126,7 @@ def _delete(run: Run, facts: Facts) -> Decision:
 
 def _replace(run: Run, record: Record, facts: Facts) -> Decision:
     """End the old run, then start anew. The old one goes into history when the new one is claimed."""
-    if record.state == "refused" or _holds_nothing(run):
+    if _holds_nothing(run):
         return creating.start(run, facts)
     if record.state == "claimed":
         step = _resolve(run, record, facts)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from openairun_operator.api.record import API
+from openairun_operator.lifecycle.actions import Decision, Observe, Wait
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.ledger import Ledger
 from openairun_operator.lifecycle.observation import RunObservation
@@ -62,6 +63,13 @@ class Knowledge:
             self.observation = self.look_at = self.looked_at = self.ending_since = None
             self.found = self.missed_first = self.missed_last = None
             self.cancelled, self.gone = False, 0
+
+    def turn_to_ending(self, decision: Decision, now: datetime) -> None:
+        """Note whether the run is being ended. An ending that was called off (a longer timeout, say) leaves no trace."""
+        if decision.ending:
+            self.ending_since = self.ending_since or now
+        elif isinstance(decision.action, Observe | Wait):
+            self.ending_since, self.cancelled = None, False
 
     def pausing(self, now: datetime) -> bool:
         """Whether the last failure still holds the next call back."""

@@ -73,7 +73,7 @@ def _deadline_text(status: OpenAIRunStatus) -> str:
 def _look(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime | None, facts: Facts) -> Decision:
     known, now = facts.known, facts.now
     failure = facts.blocked or known.failure
-    if status.phase is None and failure is None:
+    if status.phase in (None, phase.PENDING) and failure is None:
         said = run.status  # nothing to say before the first look
     elif failure and (failure.reason in NEEDS_PERSON or known.failures > _QUIET_FAILURES):
         said = st.say(status, run, retrying(failure.reason, failure.message, wait=_wait(run)), now)

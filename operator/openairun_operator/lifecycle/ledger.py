@@ -6,6 +6,7 @@ before the first byte.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.observation import RunObservation
@@ -37,6 +38,8 @@ class Failed:
 
 Entry = Claimed | Sent | Answered | Failed
 
+_KEPT: Final = 8
+
 
 class Ledger:
     """The attempts of this process for one resource, by token. Only `claimed` may become `sent`, and once."""
@@ -46,9 +49,16 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
 
-    def claim(self, token: str) -> None:
-        """Note the claim before it is written. A second claim of the same token changes nothing."""
+    def claim(self, token: str, keep: str | None = None) -> None:
+        """Note the claim before it is written. A second claim of the same token changes nothing.
+
+        Of earlier attempts the last few stay, and `keep` in any case: a claim whose write seemed to fail may turn
+        up on the object all the same, and then it is known that it was never sent.
+        """
         self._entries.setdefault(token, Claimed())
+        for old in list(self._entries)[:-_KEPT]:
+            if old != keep:
+                del self._entries[old]
 
     def send(self, token: str) -> bool:
         """Use up the claim. True: the caller, and nobody after it, may send the create."""
@@ -64,7 +74,3 @@ class Ledger:
     def get(self, token: str) -> Entry | None:
         """What this process knows of the attempt; None if it was another's."""
         return self._entries.get(token)
-
-    def forget_all_but(self, token: str | None) -> None:
-        """Drop attempts that are over."""
-        self._entries = {t: e for t, e in self._entries.items() if t == token}

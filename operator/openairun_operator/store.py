@@ -1,0 +1,122 @@
+"""What is known of each resource: the newest version seen, by the watch or in the answer to a write.
+
+The watch can be slow, and then brings what is long past: versions are compared, and the past changes nothing.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from openairun_operator.lifecycle.facts import Knowledge
+from openairun_operator.lifecycle.run import Run, parse
+
+Body = dict[str, Any]
+
+_REMEMBERED: Final = 600.0
+"""Seconds for which the version of a deleted object is kept: its last events may come late."""
+_LIST_LAG: Final = 60.0
+"""Seconds after which a list that shows an older version is believed: etcd was restored from a backup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The newest version seen of an object, and when."""
+
+    number: int
+    at: float = field(default_factory=time.monotonic)
+
+    def covers(self, number: int, *, listed: bool) -> bool:
+        """Whether `number` is no news. An old number in a fresh list is some, once ours is no longer fresh."""
+        if number == self.number:
+            return True
+        return number < self.number and not (listed and time.monotonic() - self.at > _LIST_LAG)
+
+
+def _number(body: Mapping[str, Any]) -> int:
+    """resourceVersions are comparable whole numbers (Kubernetes API conventions, since 1.35 by contract)."""
+    text = str(body["metadata"].get("resourceVersion", ""))
+    return int(text) if text.isdigit() else 0
+
+
+def _slim(body: Mapping[str, Any]) -> Body:
+    """The body without what only others need."""
+    metadata = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
+    return {**body, "metadata": metadata}
+
+
+@dataclass(slots=True)
+class Entry:
+    """One resource: the newest version seen, and what this process knows of its run."""
+
+    body: Body
+    run: Run
+    version: Version
+    known: Knowledge = field(default_factory=Knowledge)
+    ending: bool = False
+    vanished: bool = False
+    """The object went without waiting for us: somebody removed the finalizer."""
+    settled: tuple[Any, Any] | None = None
+    """A status that was written, and what the API server made of it: not to be written again."""
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> "Entry":
+        """A resource that was not known before."""
+        return cls(_slim(body), parse(body), Version(_number(body)))
+
+    def take(self, body: Mapping[str, Any], *, listed: bool = False) -> None:
+        """Go on from this version, unless a newer one came meanwhile."""
+        number = _number(body)
+        if self.version.covers(number, listed=listed) and number != self.version.number:
+            return
+        self.body, self.run, self.version = _slim(body), parse(body), Version(number)
+
+
+class Store:
+    """The resources that need work, by uid; of those that need none, no more than the version."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._resting: dict[str, Version] = {}
+        self._leaving: deque[tuple[float, str]] = deque()
+
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        """The resources that need work, as they are now."""
+        return iter(list(self._entries.items()))
+
+    def get(self, uid: str) -> Entry | None:
+        """The resource, if it needs work."""
+        return self._entries.get(uid)
+
+    def is_news(self, body: Mapping[str, Any], *, listed: bool) -> bool:
+        """Whether `body` is newer than what was seen of it."""
+        uid = body["metadata"]["uid"]
+        entry = self._entries.get(uid)
+        version = entry.version if entry else self._resting.get(uid)
+        return version is None or not version.covers(_number(body), listed=listed)
+
+    def keep(self, uid: str, entry: Entry) -> None:
+        """The resource needs work."""
+        self._entries[uid] = entry
+        self._resting.pop(uid, None)
+
+    def rest(self, uid: str, entry: Entry) -> None:
+        """It needs none. Its version is kept: older events of the watch may still be on their way."""
+        self._entries.pop(uid, None)
+        self._resting[uid] = entry.version
+
+    def leave(self, uid: str, entry: Entry) -> None:
+        """It was let go, and is deleted any moment."""
+        self.rest(uid, entry)
+        self._leaving.append((time.monotonic(), uid))
+
+    def forget(self, uid: str) -> None:
+        """It is deleted: nothing more comes."""
+        self._entries.pop(uid, None)
+        self._resting.pop(uid, None)
+
+    def prune(self) -> None:
+        """Forget what was let go long ago and whose deletion the watch did not bring."""
+        while self._leaving and self._leaving[0][0] < time.monotonic() - _REMEMBERED:
+            self._resting.pop(self._leaving.popleft()[1], None)

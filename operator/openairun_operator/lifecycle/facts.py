@@ -65,7 +65,7 @@ class Knowledge:
             self.cancelled, self.gone = False, 0
 
     def turn_to_ending(self, decision: Decision, now: datetime) -> None:
-        """Note whether the run is being ended. An ending that was called off (a longer timeout, say) leaves no trace."""
+        """Note whether the run is being ended. An ending that was called off, say by a longer timeout, is forgotten."""
         if decision.ending:
             self.ending_since = self.ending_since or now
         elif isinstance(decision.action, Observe | Wait):

@@ -1,10 +1,13 @@
 """Puts the operator together from its settings, and runs it until it is told to stop."""
 
 import asyncio
+import contextlib
 import logging
 import signal
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 import kopf
 
@@ -17,6 +20,7 @@ from openairun_operator.kube.credentials import OperatorKey
 from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
+from openairun_operator.metrics import Metrics
 from openairun_operator.reconciler import Reconciler, Wires
 from openairun_operator.wires.build import wire
 from openairun_operator.wires.clients import Clients, Credentials
@@ -114,7 +118,8 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         orphan_limit=settings.orphan_limit,
         create_settles=settings.request_timeout + timedelta(seconds=5),
     )
-    reconciler = Reconciler(policy, cluster, OperatorWires(settings, key, clients), events)
+    metrics = Metrics()
+    reconciler = Reconciler(policy, cluster, OperatorWires(settings, key, clients), events, metrics)
     registry = kopf.OperatorRegistry()
     background = {
         "scheduler": reconciler.scheduler.run,
@@ -126,11 +131,25 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     handlers.register(registry, reconciler, background, drain)
     where = ", ".join(settings.namespaces) or "all namespaces"
     logger.info("watching openairuns in %s; runs go to %s", where, settings.base_url)
-    await kopf.operator(
-        registry=registry,
-        settings=kopf.OperatorSettings(),
-        clusterwide=not settings.namespaces,
-        namespaces=settings.namespaces,
-        liveness_endpoint=settings.liveness,
-        stop_flag=stop,
-    )
+    async with _served(metrics, settings.metrics):
+        await kopf.operator(
+            registry=registry,
+            settings=kopf.OperatorSettings(),
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            liveness_endpoint=settings.liveness,
+            stop_flag=stop,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _served(metrics: Metrics, url: str | None) -> AsyncIterator[None]:
+    if url is None:
+        yield
+        return
+    parts = urlsplit(url)
+    runner = await metrics.serve(parts.hostname or "localhost", parts.port or 80, parts.path or "/metrics")
+    try:
+        yield
+    finally:
+        await runner.cleanup()

@@ -34,6 +34,7 @@ class Settings:
     log_format: Literal["plain", "json"] = "plain"
     verbose: bool = False
     liveness: str | None = None
+    metrics: str | None = None
 
     def __repr__(self) -> str:
         return f"Settings(holder={self.holder!r}, base_url={self.base_url!r})"  # the key stays out of it
@@ -110,7 +111,8 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
     )
     add("--log-format", choices=("plain", "json"), default="plain", help="(%(default)s)")
     add("--verbose", action="store_true", help="log each decision")
-    add("--liveness", metavar="URL", help="serve a liveness probe, such as http://0.0.0.0:8080/healthz")
+    add("--liveness", type=_url, metavar="URL", help="serve a liveness probe, such as http://0.0.0.0:8080/healthz")
+    add("--metrics", type=_url, metavar="URL", help="serve metrics, such as http://0.0.0.0:9090/metrics")
 
 
 def settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -129,4 +131,5 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.
         log_format=arguments.log_format,
         verbose=arguments.verbose,
         liveness=arguments.liveness,
+        metrics=arguments.metrics,
     )

@@ -39,6 +39,13 @@ def register(
         await asyncio.gather(*tasks, return_exceptions=True)
         await reconciler.drain(drain)
 
+    # Without PERMANENT, kopf would retry inside the request, which then hangs.
+    @kopf.on.probe(registry=registry, id="scheduler", errors=kopf.ErrorsMode.PERMANENT)
+    async def probe(**_: Any) -> str:
+        if stuck := reconciler.stuck():
+            raise kopf.PermanentError(stuck)
+        return "ok"
+
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def saw(event: kopf.RawEvent, **_: Any) -> None:
         reconciler.saw(event["type"], event["object"])

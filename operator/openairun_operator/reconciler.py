@@ -29,6 +29,7 @@ from openairun_operator.lifecycle.failure import CallFailedError, Failure, retry
 from openairun_operator.lifecycle.ledger import Answered, Failed
 from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
 from openairun_operator.lifecycle.run import Run, dump_record
+from openairun_operator.metrics import Metrics
 from openairun_operator.scheduler import Scheduler, TryAgainError
 from openairun_operator.store import Entry, Store
 from openairun_operator.wires.protocol import Wire
@@ -39,6 +40,7 @@ _STEPS: Final = 30
 """Steps in a row for one resource before others get their turn."""
 _CONFLICT_PAUSE: Final = 1.0
 _SWEEP: Final = 60.0
+_STUCK: Final = 60.0
 _CONCURRENCY: Final = 128
 
 
@@ -71,16 +73,19 @@ class Reconciler:
         cluster: Cluster,
         wires: Wires,
         events: Events,
+        metrics: Metrics,
         clock: Callable[[], datetime] = _now,
     ) -> None:
         self._policy = policy
         self._cluster = cluster
         self._wires = wires
         self._events = events
+        self._metrics = metrics
         self._clock = clock
         self._store = Store()
         self._creating: set[asyncio.Task[None]] = set()
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
+        metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
 
     # --- what comes in
 
@@ -151,6 +156,20 @@ class Reconciler:
                 if not self.scheduler.known(uid):
                     self.scheduler.wake(uid)
             self._store.prune()
+
+    def stuck(self) -> str | None:
+        """What should have been attempted long ago: three intervals and a minute. None if all is well.
+
+        A server that cannot be reached, or asks for patience, moves the time of the next attempt, and is no such case.
+        """
+        for uid, late in self.scheduler.late():
+            entry = self._store.get(uid)
+            if entry is None:
+                continue
+            interval = st.interval_of(entry.run.spec, entry.run.record, self._policy.polling_interval)
+            if late > 3 * interval.total_seconds() + _STUCK:
+                return f"{entry.run.key} was due {late:.0f} s ago"
+        return None
 
     async def drain(self, limit: float) -> None:
         """Wait for creates that were sent: their ids must be written down. At most `limit` seconds."""
@@ -233,6 +252,8 @@ class Reconciler:
         entry.settled = (said, entry.run.raw_status)
         for event in ev.events(before.status, status):
             self._events.emit(entry.run, event)
+        if status.finishedAt and not before.status.finishedAt and status.api and status.usage:
+            self._metrics.used(status.api, status.usage)
         return True
 
     async def _act(self, entry: Entry, action: Action) -> None:
@@ -245,11 +266,13 @@ class Reconciler:
             case Create(record):
                 await self._create(entry, record)
             case Observe(record):
-                await self._look(entry, record, lambda wire, ref: wire.observe(ref))
+                if await self._look(entry, record, lambda wire, ref: wire.observe(ref)):
+                    self._metrics.polled(record.api)
             case Cancel(record):
                 logger.info("%s: cancelling run %s", entry.run.key, record.id)
                 if await self._look(entry, record, lambda wire, ref: wire.cancel(ref)):
                     entry.known.cancelled = True
+                    self._metrics.cancelled(record.api)
             case Find(record):
                 await self._find(entry, record)
             case Wait() | Release():
@@ -284,9 +307,11 @@ class Reconciler:
             seen = await self._wires.wire(record.api, ending=False).create(request)
         except CallFailedError as error:
             known.ledger.answer(record.token, Failed(error.failure))
-            self._failed(entry, error.failure)
+            self._metrics.not_created(record.api, error.failure)
+            self._failed(entry, record.api, error.failure)
             return
         known.ledger.answer(record.token, Answered(seen))
+        self._metrics.created(record.api)
         self._succeeded(entry)
         self._take_observation(entry, record, seen)
         facts = self._facts(entry)
@@ -313,7 +338,7 @@ class Reconciler:
                 entry.known.gone += 1
                 entry.known.look_at = self._clock() + timedelta(seconds=min(2.0 * entry.known.gone, 30.0))
             else:
-                self._failed(entry, error.failure)
+                self._failed(entry, record.api, error.failure)
             return False
         self._succeeded(entry)
         self._take_observation(entry, record, seen)
@@ -332,7 +357,7 @@ class Reconciler:
             wire = self._wires.wire(record.api, ending=entry.ending)
             found = await wire.find(record.thread, record.token, record.submittedAt)
         except CallFailedError as error:
-            self._failed(entry, error.failure)
+            self._failed(entry, record.api, error.failure)
             return
         self._succeeded(entry)
         now = self._clock()
@@ -350,6 +375,7 @@ class Reconciler:
                 f"The resource is deleted, but its cancellation was not confirmed: {orphan} may still go at OpenAI"
             )
             self._events.emit(run, ev.Event("Warning", Reason.ORPHANED, message))
+            self._metrics.orphaned(run.record.api if run.record else run.api)
         elif deleting and entry.known.cancelled and run.record:
             self._events.emit(run, ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled"))
         if entry.vanished:
@@ -360,7 +386,8 @@ class Reconciler:
                 self._store.leave(uid, entry)
                 self.scheduler.forget(uid)
 
-    def _failed(self, entry: Entry, failure: Failure) -> None:
+    def _failed(self, entry: Entry, api: API, failure: Failure) -> None:
+        self._metrics.failed(api, failure)
         known, now = entry.known, self._clock()
         known.failure, known.failed_at = failure, now
         known.failures += 1

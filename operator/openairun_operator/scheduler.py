@@ -8,7 +8,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Scheduler:
         self._concurrency = concurrency
         self._heap: list[tuple[float, int, str]] = []
         self._due: dict[str, float] = {}
-        self._working: set[str] = set()
+        self._working: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._count = itertools.count()
         self._wakeup = asyncio.Event()
@@ -55,10 +55,20 @@ class Scheduler:
         """Whether `key` is due at some time, or being worked on."""
         return key in self._due or key in self._working
 
+    def late(self) -> Iterator[tuple[str, float]]:
+        """Each key that should have been worked on by now, or is being worked on, and for how many seconds."""
+        now = asyncio.get_running_loop().time()
+        for times in (self._due, self._working):
+            yield from ((key, now - at) for key, at in times.items() if 0 < at < now)
+
     def lag(self) -> float:
         """Seconds by which the most overdue key is late."""
         now = asyncio.get_running_loop().time()
         return max((now - at for at in self._due.values() if at > 0), default=0.0)
+
+    def depth(self) -> int:
+        """How many keys wait for their time or for a worker."""
+        return len(self._due)
 
     async def run(self) -> None:
         """Work until cancelled; then wait for the work under way to be cancelled too."""
@@ -85,7 +95,7 @@ class Scheduler:
             if key in self._working:
                 continue  # put back when its worker ends: here it would hide the keys behind it
             del self._due[key]
-            self._working.add(key)
+            self._working[key] = now
             task = asyncio.create_task(self._do(key), name=f"run {key}")
             self._tasks.add(task)
             task.add_done_callback(self._done)
@@ -110,7 +120,7 @@ class Scheduler:
             else:
                 logger.exception("Work on %s failed; trying again in %.0f s", key, pause)
         finally:
-            self._working.discard(key)
+            self._working.pop(key, None)
             if key in self._due:
                 heapq.heappush(self._heap, (self._due[key], next(self._count), key))
         if pause is not None:

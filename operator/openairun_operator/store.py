@@ -3,6 +3,7 @@
 The watch can be slow, and then brings what is long past: versions are compared, and the past changes nothing.
 """
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -73,17 +74,31 @@ class Entry:
         self.body, self.run, self.version = _slim(body), parse(body), Version(number)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What is kept of a resource that needs no work; `state` is its phase and API, None for one that is leaving."""
+
+    version: Version
+    state: tuple[str, str | None] | None
+
+
 class Store:
     """The resources that need work, by uid; of those that need none, no more than the version."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
-        self._resting: dict[str, Version] = {}
+        self._resting: dict[str, _Rest] = {}
         self._leaving: deque[tuple[float, str]] = deque()
 
     def __iter__(self) -> Iterator[tuple[str, Entry]]:
         """The resources that need work, as they are now."""
         return iter(list(self._entries.items()))
+
+    def states(self) -> Iterator[tuple[str | None, str | None]]:
+        """Phase and API of every resource there is."""
+        for entry in self._entries.values():
+            yield entry.run.status.phase, entry.run.status.api
+        yield from (rest.state for rest in self._resting.values() if rest.state)
 
     def get(self, uid: str) -> Entry | None:
         """The resource, if it needs work."""
@@ -93,7 +108,8 @@ class Store:
         """Whether `body` is newer than what was seen of it."""
         uid = body["metadata"]["uid"]
         entry = self._entries.get(uid)
-        version = entry.version if entry else self._resting.get(uid)
+        rest = self._resting.get(uid)
+        version = entry.version if entry else rest.version if rest else None
         return version is None or not version.covers(_number(body), listed=listed)
 
     def keep(self, uid: str, entry: Entry) -> None:
@@ -104,11 +120,13 @@ class Store:
     def rest(self, uid: str, entry: Entry) -> None:
         """It needs none. Its version is kept: older events of the watch may still be on their way."""
         self._entries.pop(uid, None)
-        self._resting[uid] = entry.version
+        status = entry.run.status
+        self._resting[uid] = _Rest(entry.version, (sys.intern(status.phase or ""), status.api))
 
     def leave(self, uid: str, entry: Entry) -> None:
         """It was let go, and is deleted any moment."""
-        self.rest(uid, entry)
+        self._entries.pop(uid, None)
+        self._resting[uid] = _Rest(entry.version, None)
         self._leaving.append((time.monotonic(), uid))
 
     def forget(self, uid: str) -> None:

@@ -14,12 +14,14 @@ from openairun_operator import store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
+from openairun_operator.api.status import Usage
 from openairun_operator.kube.cluster import ClusterError, ConflictError, GoneError
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
 from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
 from openairun_operator.lifecycle.run import Run
+from openairun_operator.metrics import Metrics
 from openairun_operator.reconciler import Reconciler
 from openairun_operator.scheduler import TryAgainError
 from openairun_operator.wires.protocol import Wire
@@ -116,7 +118,10 @@ class FakeWire:
 
     async def observe(self, ref: RunRef) -> RunObservation:
         self._maybe_fail()
-        return RunObservation(id=ref.id, status=self.status, text="done" if self.status == "completed" else None)
+        if self.status != "completed":
+            return RunObservation(id=ref.id, status=self.status)
+        usage = Usage(promptTokens=3, completionTokens=4, totalTokens=7)
+        return RunObservation(id=ref.id, status=self.status, text="done", usage=usage)
 
     async def cancel(self, ref: RunRef) -> RunObservation:
         self.cancelled.append(ref)
@@ -151,7 +156,7 @@ class World:
     """A reconciler with all that it needs; time stands still unless a test moves it."""
 
     def __init__(self) -> None:
-        self.api, self.wire = ApiServer(), FakeWire()
+        self.api, self.wire, self.metrics = ApiServer(), FakeWire(), Metrics()
         self.now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
         self.events: list[Event] = []
         self.no_key: Failure | None = None
@@ -160,6 +165,7 @@ class World:
             cast(Any, self.api),
             Wires(self),
             cast(Any, self),
+            self.metrics,
             clock=lambda: self.now,
         )
 
@@ -405,3 +411,45 @@ async def test_a_finished_resource_keeps_no_more_than_its_version(world: World) 
     again = World()
     again.reconciler.saw(None, world.api.body)
     assert list(again.reconciler._store) == []
+
+
+def counted(world: World, name: str, **labels: str) -> float:
+    return world.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+async def test_a_life_is_counted(world: World) -> None:
+    world.wire.fail = [Failure(reason=Reason.RATE_LIMITED, message="slow down")]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.now = world.now.replace(minute=1)
+    await world.work()
+    assert counted(world, "openairun_creates_total", api="Responses", outcome="not created") == 1
+    assert counted(world, "openairun_errors_total", api="Responses", reason="RateLimited") == 1
+    assert counted(world, "openairun_creates_total", api="Responses", outcome="created") == 1
+    assert counted(world, "openairun_runs", phase="Queued", api="Responses") == 1
+    world.wire.status = "completed"
+    world.now = world.now.replace(minute=2)
+    await world.work()
+    assert counted(world, "openairun_polls_total", api="Responses") == 1
+    assert counted(world, "openairun_runs", phase="Completed", api="Responses") == 1
+    assert counted(world, "openairun_tokens_total", api="Responses", type="prompt") == 3
+    assert counted(world, "openairun_tokens_total", api="Responses", type="completion") == 4
+
+
+async def test_a_resource_that_nobody_attended_to_for_long_fails_the_probe(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    assert world.reconciler.stuck() is None
+    due = asyncio.get_running_loop().time() - 3 * 5 - 61
+    monkeypatch.setitem(world.reconciler.scheduler._due, UID, due)
+    assert "team/run was due" in str(world.reconciler.stuck())
+
+
+async def test_an_openai_that_is_away_does_not_fail_the_probe(world: World) -> None:
+    world.wire.fail = [Failure(reason=Reason.UNREACHABLE, message="away", retry_after=600)] * 3
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    pause = await world.work()
+    assert pause is not None
+    assert pause >= 599
+    assert world.reconciler.stuck() is None

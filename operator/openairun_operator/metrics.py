@@ -1,0 +1,108 @@
+"""What the operator counts, for Prometheus. Names follow Prometheus' own conventions: a unit, `_total` for counters."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from openairun_operator.api.record import API
+from openairun_operator.api.status import Usage
+from openairun_operator.lifecycle.failure import Failure
+
+_UNSEEN: Final = "Unseen"
+
+Runs = Callable[[], Iterable[tuple[str | None, str | None]]]
+"""Gives phase and API of every resource."""
+
+
+class Metrics:
+    """All metrics of one operator, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._creates = self._counter("creates", "Creates that were sent, by what came of them", "api", "outcome")
+        self._polls = self._counter("polls", "Looks at runs that were answered", "api")
+        self._errors = self._counter("errors", "Calls to OpenAI that failed", "api", "reason")
+        self._cancels = self._counter("cancels", "Cancels that OpenAI took", "api")
+        self._orphans = self._counter("orphans", "Runs left at OpenAI, whose cancellation was not confirmed", "api")
+        self._tokens = self._counter("tokens", "Tokens that finished runs used", "api", "type")
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(f"openairun_{name}", help_, labels, registry=self.registry)
+
+    def created(self, api: API) -> None:
+        """A create made a run."""
+        self._creates.labels(api, "created").inc()
+
+    def not_created(self, api: API, failure: Failure) -> None:
+        """A create failed; the outcome label is `not created` or `unknown`."""
+        self._creates.labels(api, failure.outcome.value).inc()
+
+    def polled(self, api: API) -> None:
+        """A look at a run was answered."""
+        self._polls.labels(api).inc()
+
+    def failed(self, api: API, failure: Failure) -> None:
+        """A call failed."""
+        self._errors.labels(api, failure.reason.value).inc()
+
+    def cancelled(self, api: API) -> None:
+        """OpenAI took a cancel."""
+        self._cancels.labels(api).inc()
+
+    def orphaned(self, api: API) -> None:
+        """A run may go on that nobody follows any more."""
+        self._orphans.labels(api).inc()
+
+    def used(self, api: API, usage: Usage) -> None:
+        """A finished run used tokens."""
+        self._tokens.labels(api, "prompt").inc(usage.promptTokens or 0)
+        self._tokens.labels(api, "completion").inc(usage.completionTokens or 0)
+
+    def watch(
+        self,
+        runs: Callable[[], Iterable[tuple[str | None, str | None]]],
+        depth: Callable[[], int],
+        lag: Callable[[], float],
+    ) -> None:
+        """Show gauges that are read when somebody asks: each run's phase and API, the queue's depth and lag."""
+        self.registry.register(_Gauges(runs, depth, lag))
+
+    async def serve(self, host: str, port: int, path: str) -> web.AppRunner:
+        """Serve them until the runner is cleaned up."""
+        application = web.Application()
+        application.router.add_get(path, self._answer)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.TCPSite(runner, host, port).start()
+        return runner
+
+    async def _answer(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _Gauges(Collector):
+    def __init__(
+        self,
+        runs: Callable[[], Iterable[tuple[str | None, str | None]]],
+        depth: Callable[[], int],
+        lag: Callable[[], float],
+    ) -> None:
+        self._runs, self._depth, self._lag = runs, depth, lag
+
+    def collect(self) -> Iterable[Metric]:
+        counts: dict[tuple[str, str], int] = {}
+        for phase, api in self._runs():
+            key = (phase or _UNSEEN, api or "")
+            counts[key] = counts.get(key, 0) + 1
+        runs = GaugeMetricFamily("openairun_runs", "Resources, by phase and API", labels=["phase", "api"])
+        for labels, count in counts.items():
+            runs.add_metric(labels, count)
+        yield runs
+        yield GaugeMetricFamily("openairun_queue_depth", "Resources that wait for their time", value=self._depth())
+        yield GaugeMetricFamily(
+            "openairun_poll_lag_seconds", "How late the most overdue resource is", value=self._lag()
+        )

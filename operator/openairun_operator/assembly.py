@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import kopf
@@ -139,6 +139,8 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
             namespaces=settings.namespaces,
             liveness_endpoint=settings.liveness,
             stop_flag=stop,
+            # Else kopf asks who the user is, and in a container the user mostly has no name.
+            identity=cast(Any, settings.holder),  # its type is not exported
         )
 
 

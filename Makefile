@@ -1,4 +1,4 @@
-# Everything a person types: check, test, lock, crd. `make test` sets up what it needs.
+# Everything a person types: check, test, lock, crd, docs. `make test` sets up what it needs.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 CLUSTER ?= auto
 PYTEST_ARGS ?=
 
-.PHONY: check test venv crd lock clean
+.PHONY: check test venv crd docs lock clean
 
 venv: $(VENV)/.done
 $(VENV)/.done: requirements-dev.lock pyproject.toml
@@ -26,6 +26,9 @@ test: venv  ## pure tests, then cluster tests
 
 crd: venv  ## write the CRD anew from the models
 	"$(BIN)/openairun-operator" crd > deploy/crds/openairun.dev_openairuns.yaml
+
+docs: venv  ## write docs/reference.md anew from the CRD
+	"$(BIN)/python" -m openairun_devkit.reference > docs/reference.md
 
 lock: venv  ## resolve the dependencies anew
 	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements.lock

@@ -7,13 +7,12 @@ import kstatus
 import pytest
 import yaml
 from builders import START, body
+from lupa import lua51  # the version that Argo CD's interpreter speaks
 from test_lifecycle_conditions import COMPLETED, ENDED, NOT_AWAITED, RETRYING, ROWS, STUCK, WAITING, going, shown
 
 from openairun_operator.api import durations
 from openairun_operator.api.names import GROUP, KIND
 from openairun_operator.lifecycle.facts import Policy
-
-lua51 = pytest.importorskip("lupa.lua51")  # the version that Argo CD's interpreter speaks
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SCRIPT = (DEPLOY / "argocd/health.lua").read_text()

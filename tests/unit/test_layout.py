@@ -25,9 +25,16 @@ def test_the_wheel_holds_the_product_alone() -> None:
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["operator/openairun_operator"]
 
 
-def test_the_images_lock_is_pinned_and_hashed() -> None:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+def pinned(lock: str) -> set[str]:
+    """The requirements of a lock, without hashes; each has at least one."""
+    lines = (ROOT / lock).read_text().splitlines()
     requirements = [line for line in lines if line and not line.startswith((" ", "#"))]
-    assert len(requirements) > 20
     assert all("==" in line for line in requirements)
     assert sum("--hash=sha256:" in line for line in lines) >= len(requirements)
+    return {line.rstrip(" \\") for line in requirements}
+
+
+def test_the_locks_are_pinned_and_hashed_and_agree() -> None:
+    image, build, dev = map(pinned, ("requirements.lock", "requirements-build.lock", "requirements-dev.lock"))
+    assert len(image) > 20
+    assert image | build <= dev, "make lock"

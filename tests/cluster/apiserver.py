@@ -1,4 +1,4 @@
-"""The API server that the cluster tests run on: one of our own, or the current kubeconfig context's."""
+"""The API server that the cluster tests run on: the stand-in, one of our own, or the current kubeconfig context's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from openairun_devkit.cluster import StandInCluster
 from openairun_devkit.controlplane import Binaries, ControlPlane
 from openairun_devkit.kubectl import Kubectl
 
@@ -31,7 +32,8 @@ class Cluster:
     version: str
     operator_namespace: str
     control_plane: ControlPlane | None = None
-    """None on a cluster that is not ours: it cannot be stopped, and only namespaces of our own may be used."""
+    """None on the stand-in, and on a cluster that is not ours: there only namespaces of our own may be used."""
+    is_ours: bool = True
     applied: list[CompletedProcess[str]] = field(default_factory=list)
     """What kubectl said while the CRD and the manifests were applied."""
 
@@ -49,7 +51,7 @@ class Cluster:
         """A namespace in which the operator has its rights."""
         name = f"openairun-test-{secrets.token_hex(4)}"
         self.kubectl.run("create", "namespace", name)
-        if self.control_plane is None:
+        if not self.is_ours:
             self.kubectl.in_namespace(name).apply(yaml.safe_dump_all(self._rights(name)))
         return name
 
@@ -90,6 +92,15 @@ def own_cluster(binaries: Binaries) -> Iterator[Cluster]:
 
 
 @contextmanager
+def standin_cluster() -> Iterator[Cluster]:
+    """The stand-in, with the CRD and the manifests applied."""
+    with StandInCluster() as standin:
+        kubectl = Kubectl(standin.kubeconfig)
+        applied = [_apply_crds(kubectl), kubectl.run("apply", "--kustomize", str(DEPLOY / "manifests"))]
+        yield Cluster(kubectl, standin.version, "openairun-system", applied=applied)
+
+
+@contextmanager
 def current_cluster() -> Iterator[Cluster]:
     """The current kubeconfig context. The CRD is applied and stays; of the rest nothing does."""
     with tempfile.TemporaryDirectory(prefix="openairun-test-") as directory:
@@ -104,7 +115,7 @@ def current_cluster() -> Iterator[Cluster]:
         kubectl.run("create", "namespace", namespace)
         try:
             kubectl.in_namespace(namespace).run("create", "serviceaccount", SERVICE_ACCOUNT)
-            yield Cluster(kubectl, version, namespace, None, applied)
+            yield Cluster(kubectl, version, namespace, applied=applied, is_ours=False)
         finally:
             kubectl.run("delete", "namespace", namespace, "--wait=false")
 

@@ -1,7 +1,8 @@
-"""Cluster tests: the real operator as a process, under its own ServiceAccount, against a real API server.
+"""Cluster tests: the real operator as a process, under its own ServiceAccount, against an API server.
 
-CLUSTER=auto (the default) starts a control plane of its own from the binaries that envtest uses;
-CLUSTER=current uses the current kubeconfig context. REQUIRE_ENVTEST=1: no skipping without binaries.
+CLUSTER=auto (the default) runs them on the stand-in, and again on a control plane of its own from the binaries that
+envtest uses; CLUSTER=standin or real on one of the two; CLUSTER=current uses the current kubeconfig context.
+REQUIRE_ENVTEST=1: no skipping without binaries. Tests marked `real_cluster` need what the stand-in has not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from apiserver import Cluster, current_cluster, own_cluster
+from apiserver import Cluster, current_cluster, own_cluster, standin_cluster
 from openai_control import OpenAIControl
 from operator_process import OperatorProcess
 from processes import Processes
@@ -27,7 +28,8 @@ from openairun_devkit.controlplane import (
 from openairun_devkit.kubectl import Kubectl
 
 NO_BINARIES = "no binaries for an API server"
-RAN_ON = pytest.StashKey[str]()
+RAN_ON = pytest.StashKey[list[str]]()
+KINDS = {"auto": ["standin", "real"], "standin": ["standin"], "real": ["real"], "current": ["current"]}
 SKIPPED = pytest.StashKey[str]()
 LOGS = pytest.StashKey[list[list[tuple[str, Path]]]]()
 
@@ -45,21 +47,34 @@ def binaries(pytestconfig: pytest.Config) -> Binaries:
     pytest.skip(NO_BINARIES)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run whatever needs a cluster on each kind that CLUSTER asks for."""
+    if "cluster" not in metafunc.fixturenames:
+        return
+    asked = os.environ.get("CLUSTER") or "auto"
+    if asked not in KINDS:
+        raise pytest.UsageError(f"CLUSTER is one of {', '.join(KINDS)}, not {asked!r}")
+    real_only = metafunc.definition.get_closest_marker("real_cluster") is not None
+    kinds = [kind for kind in KINDS[asked] if not (kind == "standin" and real_only)]
+    metafunc.parametrize("cluster", kinds, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """The API server, with the CRD and the operator's ServiceAccount applied without a warning."""
-    kind = os.environ.get("CLUSTER") or "auto"
-    if kind not in ("auto", "current"):
-        pytest.fail(f"CLUSTER is auto or current, not {kind!r}", pytrace=False)
+    kind: str = request.param
     with ExitStack() as stack:
         if kind == "current":
             cluster = stack.enter_context(current_cluster())
-            where = "the current kubeconfig context"
+            where = f"Kubernetes {cluster.version}, the current kubeconfig context"
+        elif kind == "standin":
+            cluster = stack.enter_context(standin_cluster())
+            where = "the stand-in"
         else:
             binaries: Binaries = request.getfixturevalue("binaries")
             cluster = stack.enter_context(own_cluster(binaries))
-            where = f"started from {binaries.kube_apiserver.parent}"
-        pytestconfig.stash[RAN_ON] = f"Kubernetes {cluster.version}, {where}"
+            where = f"Kubernetes {cluster.version}, started from {binaries.kube_apiserver.parent}"
+        pytestconfig.stash.setdefault(RAN_ON, []).append(where)
         for result in cluster.applied:
             assert "warning" not in result.stderr.lower(), result.stderr
         yield cluster
@@ -196,7 +211,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if (ran_on := config.stash.get(RAN_ON, None)) is not None:
+    for ran_on in config.stash.get(RAN_ON, []):
         terminalreporter.write_line(f"cluster tests ran on {ran_on}")
     if (reason := config.stash.get(SKIPPED, None)) is not None:
         terminalreporter.write_line(f"CLUSTER TESTS WERE SKIPPED: {reason}", red=True, bold=True)

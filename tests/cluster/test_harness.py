@@ -30,7 +30,7 @@ from openairun_devkit.api_proxy import ApiProxy
 from openairun_devkit.controlplane import Binaries, find_binaries
 from openairun_devkit.kubectl import Kubectl, KubectlError
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.real_cluster]
 
 OPERATOR = "system:serviceaccount:{}:openairun-operator"
 

@@ -1,4 +1,4 @@
-"""The main job: apply, watch, read the answer, delete. On the real API server, through kubectl."""
+"""The main job: apply, watch, read the answer, delete. On each API server, through kubectl."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-# Everything a person types: check, test, lock, crd, docs. `make test` sets up what it needs.
+# Everything a person types: demo, check, test, lock, crd, docs. `make demo` and `make test` set up what they need.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# CLUSTER=auto: the real API server where its binaries are found. CLUSTER=current: the kubeconfig's context.
+# CLUSTER=auto: the stand-in, and the real API server where its binaries are found; standin or real: one of them.
+# CLUSTER=current: the kubeconfig's context.
 CLUSTER ?= auto
 PYTEST_ARGS ?=
 
-.PHONY: check test venv crd docs lock clean
+.PHONY: demo check test venv crd docs lock clean
 
 venv: $(VENV)/.done
 $(VENV)/.done: requirements-dev.lock pyproject.toml
@@ -15,13 +16,16 @@ $(VENV)/.done: requirements-dev.lock pyproject.toml
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch "$@"
 
+demo: venv  ## the operator at work, on stand-ins; KEEP=1 leaves it running until Ctrl-C
+	"$(BIN)/python" -m openairun_devkit.demo $(if $(filter-out 0,$(KEEP)),--keep)
+
 check: venv  ## ruff, mypy strict, the import contract
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
 	"$(BIN)/lint-imports"
 
-test: venv  ## pure tests, then cluster tests
+test: venv  ## pure tests, then cluster tests on the stand-in and on the real API server
 	CLUSTER="$(CLUSTER)" "$(BIN)/python" -m pytest $(PYTEST_ARGS)
 
 crd: venv  ## write the CRD anew from the models

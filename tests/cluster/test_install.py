@@ -15,7 +15,7 @@ from waiting import wait_until
 
 from openairun_devkit.kubectl import Kubectl
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.real_cluster]
 
 README = DEPLOY.parent / "README.md"
 ALL = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}

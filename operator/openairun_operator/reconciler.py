@@ -17,16 +17,16 @@ from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
+from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError, RefusedError
 from openairun_operator.kube.events import Events
-from openairun_operator.lifecycle import creating, polling
+from openairun_operator.lifecycle import creating, polling, text
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Action, Cancel, Claim, Create, Find, Note, Observe, Release, Wait
 from openairun_operator.lifecycle.decide import decide
 from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, retry_delay
-from openairun_operator.lifecycle.ledger import Answered, Failed
+from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
 from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
 from openairun_operator.lifecycle.run import Run, dump_record
 from openairun_operator.metrics import Metrics
@@ -41,6 +41,8 @@ _STEPS: Final = 30
 _CONFLICT_PAUSE: Final = 1.0
 _SWEEP: Final = 60.0
 _STUCK: Final = 60.0
+_NOTE_PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between the first tries to write an id down: a stopping operator waits for them."""
 _CONCURRENCY: Final = 128
 
 
@@ -176,6 +178,13 @@ class Reconciler:
         if self._creating:
             logger.info("Waiting for %d creates that were sent", len(self._creating))
             await asyncio.wait(self._creating, timeout=limit)
+        for _, entry in self._store:
+            record = entry.run.record
+            if record and isinstance(entry.known.ledger.get(record.token), Claimed) and record.state == "claimed":
+                try:  # never sent: the next operator must not take it for a create without an answer
+                    await self._note(entry, creating.released(record), hold=False)
+                except ClusterError as error:
+                    logger.warning("%s: %s", entry.run.key, error)
 
     def _forget(self, uid: str) -> None:
         self._store.forget(uid)
@@ -260,7 +269,7 @@ class Reconciler:
         match action:
             case Claim(record):
                 entry.known.ledger.claim(record.token, keep=entry.known.token)
-                entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
+                await self._claim(entry, record)
             case Note(record, hold):
                 await self._note(entry, record, hold=hold)
             case Create(record):
@@ -271,14 +280,28 @@ class Reconciler:
             case Cancel(record):
                 logger.info("%s: cancelling run %s", entry.run.key, record.id)
                 if await self._look(entry, record, lambda wire, ref: wire.cancel(ref)):
-                    entry.known.cancelled = True
-                    self._metrics.cancelled(record.api)
+                    known = entry.known
+                    known.cancel_refused = known.observation is not None and known.observation.cancel_refused
+                    known.cancelled = not known.cancel_refused
+                    if known.cancelled:
+                        self._metrics.cancelled(record.api)
             case Find(record):
                 await self._find(entry, record)
             case Wait() | Release():
                 raise AssertionError(action)
             case never:
                 assert_never(never)
+
+    async def _claim(self, entry: Entry, record: Record) -> None:
+        try:
+            entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
+        except RefusedError as error:
+            words = (
+                f"Nothing is created, since the API server does not take the operator's record of it: {error}. Make"
+                " room in metadata.annotations: kubectl apply keeps a copy of the object there, kubectl apply"
+                " --server-side does not"
+            )
+            self._hold_back(entry, Failure(reason=Reason.RECORD_REFUSED, message=text.message(words)))
 
     async def _note(self, entry: Entry, record: Record, *, hold: bool) -> None:
         if entry.vanished:
@@ -314,11 +337,17 @@ class Reconciler:
         self._metrics.created(record.api)
         self._succeeded(entry)
         self._take_observation(entry, record, seen)
-        facts = self._facts(entry)
-        try:
-            await self._note(entry, creating.created(record, seen, facts), hold=False)
-        except ClusterError as error:
-            logger.warning("%s: run %s is created; trying again to record it: %s", run.key, seen.id, error)
+        made = creating.created(record, seen, self._facts(entry))
+        for pause in (*_NOTE_PAUSES, None):
+            try:
+                await self._note(entry, made, hold=False)
+                return
+            except (GoneError, RefusedError):
+                return  # decided upon next
+            except ClusterError as error:
+                logger.warning("%s: run %s is created; trying again to record it: %s", run.key, seen.id, error)
+            if pause is not None:
+                await asyncio.sleep(pause)
 
     @staticmethod
     def _metadata(run: Run, record: Record) -> dict[str, str]:
@@ -388,6 +417,9 @@ class Reconciler:
 
     def _failed(self, entry: Entry, api: API, failure: Failure) -> None:
         self._metrics.failed(api, failure)
+        self._hold_back(entry, failure)
+
+    def _hold_back(self, entry: Entry, failure: Failure) -> None:
         known, now = entry.known, self._clock()
         known.failure, known.failed_at = failure, now
         known.failures += 1

@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import pytest
 
+from openairun_operator import reconciler as module
 from openairun_operator import store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.api.status import Usage
-from openairun_operator.kube.cluster import ClusterError, ConflictError, GoneError
+from openairun_operator.kube.cluster import ClusterError, ConflictError, GoneError, RefusedError
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
@@ -104,6 +105,7 @@ class FakeWire:
         self.created: list[CreateRequest] = []
         self.cancelled: list[RunRef] = []
         self.status = "in_progress"
+        self.refuse_cancels = 0
         self.fail: list[Failure] = []
         self.gate: asyncio.Event | None = None
         self.sending = asyncio.Event()
@@ -126,6 +128,9 @@ class FakeWire:
     async def cancel(self, ref: RunRef) -> RunObservation:
         self.cancelled.append(ref)
         self._maybe_fail()
+        if self.refuse_cancels:
+            self.refuse_cancels -= 1
+            return RunObservation(id=ref.id, status="in_progress", cancel_refused=True)
         return RunObservation(id=ref.id, status="cancelled")
 
     async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
@@ -321,7 +326,10 @@ async def test_a_claim_whose_write_seemed_to_fail_is_known_not_to_be_sent(world:
 
 
 @pytest.mark.parametrize("failures", [1, 3])
-async def test_an_id_that_cannot_be_written_down_is_kept_until_it_can(world: World, failures: int) -> None:
+async def test_an_id_that_cannot_be_written_down_is_kept_until_it_can(
+    world: World, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_NOTE_PAUSES", ())
     annotate = world.api.annotate
 
     async def refused(run: Run, record: str) -> Body:
@@ -341,6 +349,31 @@ async def test_an_id_that_cannot_be_written_down_is_kept_until_it_can(world: Wor
     await world.work()
     assert len(world.wire.created) == 1
     assert world.status["runID"] == "resp_1"
+
+
+async def test_a_claim_that_the_server_does_not_take_creates_nothing_and_says_so(world: World) -> None:
+    world.api.refuse = [RefusedError("claim the run", 422, "metadata.annotations: Too long")]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    pause = await world.work()
+    assert world.wire.created == []
+    assert world.status["conditions"][0]["reason"] == "RecordRefused"
+    assert "annotations: Too long" in world.status["conditions"][0]["message"]
+    assert pause is not None
+    assert 200 < pause < 400
+    world.now = world.now.replace(minute=10)
+    await world.work()
+    assert world.status["runID"] == "resp_1"
+
+
+async def test_a_claim_leaves_room_for_the_id(world: World) -> None:
+    sizes: list[int] = []
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    for body in world.api.sent:
+        annotations = body["metadata"].get("annotations", {})
+        sizes.append(len(annotations.get(RECORD_ANNOTATION, "")))
+    claimed, recorded = max(sizes), sizes[-1]
+    assert claimed >= recorded + 500
 
 
 async def test_a_status_that_the_server_cuts_is_written_once(world: World) -> None:
@@ -383,6 +416,42 @@ async def test_a_create_that_was_sent_is_waited_for_when_the_operator_stops(worl
     await draining
     assert world.api.body is not None
     assert '"id":"resp_1"' in world.api.body["metadata"]["annotations"][RECORD_ANNOTATION]
+
+
+async def test_a_stopping_operator_takes_back_a_claim_that_it_has_not_sent(world: World) -> None:
+    started, stuck = asyncio.Event(), asyncio.Event()
+
+    async def slow(run: Run, difference: Body) -> Body:
+        started.set()
+        await stuck.wait()
+        raise AssertionError
+
+    world.api.write_status = slow  # type: ignore[method-assign]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    working = asyncio.create_task(world.work())
+    await started.wait()
+    working.cancel()
+    await world.reconciler.drain(5)
+    assert world.wire.created == []
+    assert world.api.body is not None
+    assert '"state":"released"' in world.api.body["metadata"]["annotations"][RECORD_ANNOTATION]
+
+
+async def test_a_cancel_that_was_refused_is_sent_again(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.wire.refuse_cancels = 1
+    world.reconciler.saw(
+        "MODIFIED", world.api.change(lambda body: body["metadata"].update(deletionTimestamp="2026-11-21T12:00:00Z"))
+    )
+    pause = await world.work()
+    assert pause is not None
+    assert 0.5 < pause < 3
+    assert len(world.wire.cancelled) == 1
+    world.now = world.now.replace(second=10)
+    await world.work()
+    assert len(world.wire.cancelled) == 2
+    assert world.api.body is None
 
 
 async def test_a_new_key_is_tried_at_once(world: World) -> None:

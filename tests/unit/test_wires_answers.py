@@ -181,9 +181,25 @@ async def test_a_look_that_failed_says_why(told: Told, status: int) -> None:
     assert len(told.server.requests()) == 1
 
 
-@pytest.mark.parametrize("text", ["<html>gone</html>", "", "null", '{"detail": "Not Found"}'])
+@pytest.mark.parametrize("text", ["", "null", '{"detail": "Not Found"}'])
 async def test_a_run_is_not_found_whatever_the_404_looks_like(told: Told, text: str) -> None:
     assert (await told.refused(text, status=404)).reason is Reason.NOT_FOUND
+
+
+async def test_a_404_that_is_a_proxys_page_says_nothing_of_the_run(told: Told) -> None:
+    failure = await told.refused("<html>default backend - 404</html>", status=404, content_type="text/html")
+    assert failure.reason is Reason.SERVER_ERROR
+
+
+async def test_a_key_written_with_escapes_does_not_stay(told: Told) -> None:
+    escaped = KEY.replace("-", "\\u002d")
+    seen = await told.observe('{"id": "r", "status": "failed", "model": "' + escaped + '"}')
+    assert KEY not in repr(seen)
+
+
+async def test_an_id_that_could_forge_a_line_of_the_log_is_none(told: Told) -> None:
+    failure = await told.refused({"id": "resp_\u001b[31m\nINFO forged", "status": "queued"})
+    assert failure.reason is Reason.UNREADABLE_ANSWER
 
 
 async def test_a_key_in_what_a_server_says_of_a_run_is_not_kept(told: Told) -> None:

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
 
     # A person must act
+    RECORD_REFUSED = "RecordRefused"
     NO_CREDENTIALS = "NoCredentials"
     INVALID_CREDENTIALS = "InvalidCredentials"
     PERMISSION_DENIED = "PermissionDenied"

@@ -55,7 +55,7 @@ def _duration(name: str, least: str, most: str, example: str) -> Any:
 def _id(example: str) -> Any:
     return _rules(
         _rule(
-            r"self.matches('^[^\\s/?#%]+$')",
+            r"self.matches('^[^\\s/?#%]+$') && self != '.' && self != '..'",
             f"write the id alone, such as {example}: no spaces, slashes, ? # or %",
         )
     )

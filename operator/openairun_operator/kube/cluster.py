@@ -1,5 +1,6 @@
 """Writing to the API server. Reading is kopf's: what is to be known of an object comes by its watch."""
 
+import json
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -32,20 +33,34 @@ class ConflictError(ClusterError):
     """The object is no longer as it was seen. The watch brings the new one."""
 
 
+class RefusedError(ClusterError):
+    """The API server does not take what was written, and will not take it if it is written again."""
+
+
 class GoneError(ClusterError):
     """There is no such object any more, or another one bears its name."""
+
+
+def _message(text: str) -> str:
+    """The message of the API server's Status; else the text as it is."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return text[:500]
+    return str(body.get("message", text) if isinstance(body, dict) else text)[:500]
 
 
 def _error(what: str, error: Exception) -> ClusterError:
     if isinstance(error, client.ApiException):
         status = cast(int | None, error.status)
-        text = " ".join(str(error.body or error.reason or "").split())[:500]
+        text = " ".join(str(error.body or error.reason or "").split())
         if status == 404:
-            return GoneError(what, status, text)
+            return GoneError(what, status, _message(text))
         if status == 409:
-            kind = GoneError if "UID in precondition" in text else ConflictError
-            return kind(what, status, text)
-        return ClusterError(what, status, f"{status} {text}")
+            conflict = GoneError if "UID in precondition" in text else ConflictError
+            return conflict(what, status, _message(text))
+        kind = RefusedError if status in (400, 413, 422) else ClusterError
+        return kind(what, status, f"{status} {_message(text)}")
     return ClusterError(what, None, f"{type(error).__name__}: {error}")
 
 

@@ -8,7 +8,7 @@ from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import ending
+from openairun_operator.lifecycle import ending, text
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Claim, Create, Decision, Note, Wait
 from openairun_operator.lifecycle.conditions import Verdict, ended, retrying, stalled, waiting
@@ -182,7 +182,8 @@ def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
     now = facts.now
     if record.api in facts.policy.searchable:
         return _search(run, record, facts)
-    if run.spec and run.spec.onUnknownCreate == "CreateAgain":
+    again = run.spec is not None and run.spec.onUnknownCreate == "CreateAgain"
+    if again and not (run.status.history and run.status.history[0].runID is None):  # once, not without end
         return start_beside_unknown(run, record, facts)
     message = UNKNOWN_CREATE.format(
         sent=record.submittedAt.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -190,6 +191,8 @@ def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
         name=run.name,
         hint=now.strftime("%Y%m%d-1"),
     )
+    if isinstance(last := facts.known.ledger.get(record.token), Failed):
+        message = text.message(f"{message}. What was seen: {last.failure.message}")
     before = run.status.condition("CreateOutcomeUnknown")
     if before and run.status.record and run.status.record.token == record.token:
         message = before.message  # its hint bears the day it was first given

@@ -58,6 +58,8 @@ def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
             return Wait(min(again, limit))
     if known.gone and known.look_at and now < known.look_at:
         return Wait(min(known.look_at, limit))
+    if known.cancel_refused and known.look_at and now < known.look_at:
+        return Wait(min(known.look_at, limit))
     if not known.cancelled:
         return Cancel(record)
     if known.look_at is None or now >= known.look_at:

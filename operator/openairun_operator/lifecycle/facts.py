@@ -48,6 +48,8 @@ class Knowledge:
     missed_first: datetime | None = None
     missed_last: datetime | None = None
     """When searches for the token found nothing, first and last."""
+    cancel_refused: bool = False
+    """Whether OpenAI refused the last cancel: it is asked again."""
     ending_since: datetime | None = None
     """Since when this process tries to end the run."""
     failure: Failure | None = None
@@ -62,14 +64,14 @@ class Knowledge:
             self.token = token
             self.observation = self.look_at = self.looked_at = self.ending_since = None
             self.found = self.missed_first = self.missed_last = None
-            self.cancelled, self.gone = False, 0
+            self.cancelled, self.gone, self.cancel_refused = False, 0, False
 
     def turn_to_ending(self, decision: Decision, now: datetime) -> None:
         """Note whether the run is being ended. An ending that was called off, say by a longer timeout, is forgotten."""
         if decision.ending:
             self.ending_since = self.ending_since or now
         elif isinstance(decision.action, Observe | Wait):
-            self.ending_since, self.cancelled = None, False
+            self.ending_since, self.cancelled, self.cancel_refused = None, False, False
 
     def pausing(self, now: datetime) -> bool:
         """Whether the last failure still holds the next call back."""

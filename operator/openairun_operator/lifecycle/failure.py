@@ -39,6 +39,7 @@ class CallFailedError(Exception):
 
 NEEDS_PERSON: Final = frozenset(
     {
+        Reason.RECORD_REFUSED,
         Reason.NO_CREDENTIALS,
         Reason.INVALID_CREDENTIALS,
         Reason.PERMISSION_DENIED,

@@ -45,6 +45,8 @@ class RunObservation:
     text: str | None = None
     at_rest: bool = False
     """Nothing goes on at OpenAI, whatever `status` says: a response that asked for tool results has ended."""
+    cancel_refused: bool = False
+    """Seen in place of a cancel that the server refused; and the run goes on."""
     poll_after: float | None = None
     """Seconds that the server asks to wait before the next look."""
 

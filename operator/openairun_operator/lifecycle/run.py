@@ -16,6 +16,7 @@ from openairun_operator.api.spec import OpenAIRunSpec
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.lifecycle import digest
 
+_ROOM = 1024
 _ADVANCE = {"claimed": 0, "released": 1, "refused": 2, "created": 3}
 
 
@@ -140,5 +141,10 @@ def _time(text: str | None) -> datetime | None:
 
 
 def dump_record(record: Record) -> str:
-    """The record as the annotation holds it."""
-    return json.dumps(record.model_dump(mode="json", exclude_none=True), separators=(",", ":"))
+    """The record as the annotation holds it.
+
+    A claim keeps room, as white space, for the id that comes later: an object's annotations have a limit of 256 KiB
+    in all, and it must not be the id that meets it, when the run exists already.
+    """
+    text = json.dumps(record.model_dump(mode="json", exclude_none=True), separators=(",", ":"))
+    return text + " " * _ROOM if record.state == "claimed" else text

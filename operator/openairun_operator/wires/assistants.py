@@ -18,7 +18,7 @@ from openairun_operator.api.status import Usage
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef
 from openairun_operator.wires import errors
-from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, refused
+from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, as_refused, refused
 
 # The SDK warns of the deprecation at each call; a user of this wire knows.
 warnings.filterwarnings("ignore", message="The Assistants API is deprecated", category=DeprecationWarning)
@@ -164,7 +164,7 @@ class Assistants:
             )
         except CallFailedError as error:
             if refused(error):
-                return await self.observe(ref)
+                return as_refused(await self.observe(ref))
             raise
         return await self._seen(answer, thread)
 

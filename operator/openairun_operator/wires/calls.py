@@ -5,6 +5,7 @@ where the SDK's models would complain.
 """
 
 import asyncio
+import dataclasses
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,8 +15,9 @@ from openai import AsyncOpenAI
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
-from openairun_operator.lifecycle import text
+from openairun_operator.lifecycle import phase, text
 from openairun_operator.lifecycle.failure import CallFailedError
+from openairun_operator.lifecycle.observation import RunObservation
 from openairun_operator.wires import errors
 
 _MILLISECONDS: Final = 1e11
@@ -48,16 +50,34 @@ class Caller:
                 content, headers = raw.content, raw.headers
         except Exception as error:
             raise errors.failed(error, self.api, self.address, creating=creating, key=self.client.api_key) from error
-        # Nothing that a server says may carry the key on: not a run's error, nor its answer.
-        content = content.replace(self.client.api_key.encode(), text.REDACTED.encode())
         try:
-            body = json.loads(content)
+            body = _without(json.loads(content), self.client.api_key)
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             kind = headers.get("content-type", "no content type")
             raise errors.unreadable(self.address, f"{kind}, no JSON object", self.client.api_key)
         return Answer(body, headers, self.address)
+
+
+_MIN_KEY: Final = 8
+"""Shorter keys are dummies, which self-hosted servers take; their letters may be in any text."""
+_NAMES: Final = frozenset({"id", "object", "type", "status", "thread_id", "call_id", "role"})
+
+
+def _without(value: Any, key: str) -> Any:
+    """`value` with the key taken out of its texts: nothing that a server says may carry it on."""
+    if len(key) < _MIN_KEY:
+        return value
+    match value:
+        case str():
+            return value.replace(key, text.REDACTED)
+        case list():
+            return [_without(item, key) for item in value]
+        case dict():
+            return {name: item if name in _NAMES else _without(item, key) for name, item in value.items()}
+        case _:
+            return value
 
 
 class Answer:
@@ -99,7 +119,7 @@ class Answer:
     def identity(self) -> tuple[str, str]:
         """`id` and `status`; an answer without them is no run. Raises CallFailedError."""
         id_, status = self.text("id"), self.text("status")
-        if id_ is None or status is None:
+        if id_ is None or status is None or not id_.isprintable():
             raise errors.unreadable(self.address, "no id or no status in it")
         return id_, status
 
@@ -120,3 +140,9 @@ def absent_is_omitted(body: Mapping[str, Any]) -> dict[str, Any]:
 def refused(error: CallFailedError) -> bool:
     """Whether a cancel was refused (400, 404, 409): servers differ, so only the run itself tells what that means."""
     return error.failure.reason in (Reason.REFUSED, Reason.NOT_FOUND, Reason.BUSY)
+
+
+def as_refused(seen: RunObservation) -> RunObservation:
+    """What a look showed after a cancel was refused: unless the run is ending anyway, it must be asked again."""
+    ending = seen.at_rest or seen.status == "cancelling" or phase.of(seen.status) in phase.TERMINAL
+    return seen if ending else dataclasses.replace(seen, cancel_refused=True)

@@ -64,6 +64,16 @@ def _timed_out(error: BaseException) -> bool:
     return any(isinstance(e, TimeoutError | openai.APITimeoutError) for e in transport or chain)
 
 
+def _is_page(error: openai.APIStatusError) -> bool:
+    """Whether the answer is a text that is no JSON: a page of something between us and the API."""
+    said = error.response.text
+    try:
+        json.loads(said)
+    except (ValueError, RecursionError):
+        return bool(said)
+    return False
+
+
 def _body(error: openai.APIStatusError) -> dict[str, Any]:
     """The `error` object of the answer; empty where the answer is not in OpenAI's form."""
     try:
@@ -95,7 +105,7 @@ def names_what_is_missing(api: API, body: dict[str, Any]) -> bool:
     return api == "Responses" and bool(said) and not re.search(r"invalid url|unknown request url|route", said, re.I)
 
 
-def _reason(status: int, body: dict[str, Any], api: API, *, creating: bool) -> Reason:
+def _reason(status: int, body: dict[str, Any], api: API, *, creating: bool, is_page: bool = False) -> Reason:
     code = str(body.get("code") or body.get("type") or "")
     said = f"{code} {body.get('message') or ''}"
     if status in (400, 409) and _BUSY.search(said):
@@ -110,7 +120,7 @@ def _reason(status: int, body: dict[str, Any], api: API, *, creating: bool) -> R
         case 402:
             return Reason.QUOTA_EXCEEDED
         case 404 if not creating:
-            return Reason.NOT_FOUND
+            return Reason.SERVER_ERROR if is_page else Reason.NOT_FOUND  # a proxy's page says nothing of the run
         case 429:
             return Reason.QUOTA_EXCEEDED if code in _QUOTA else Reason.RATE_LIMITED
         case 400 | 413 | 415 | 422 | 431:
@@ -135,7 +145,7 @@ def _outcome(status: int, body: dict[str, Any]) -> Outcome:
 
 def _of_status(error: openai.APIStatusError, api: API, address: str, *, creating: bool, key: str) -> Failure:
     status, body = error.status_code, _body(error)
-    reason = _reason(status, body, api, creating=creating)
+    reason = _reason(status, body, api, creating=creating, is_page=_is_page(error))
     said = str(body.get("message") or "") or (error.response.reason_phrase or "no reason given")
     words = f"OpenAI said {status}: {said}" if body else f"{address} answered {status}: {said}"
     if reason is Reason.API_NOT_SERVED:

@@ -10,7 +10,7 @@ from openairun_operator.api.spec import Tool
 from openairun_operator.api.status import Usage
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef
-from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, refused
+from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, as_refused, refused
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Responses:
             return observation(await self._caller.call(lambda c: c.responses.with_raw_response.cancel(ref.id)))
         except CallFailedError as error:
             if refused(error):
-                return await self.observe(ref)
+                return as_refused(await self.observe(ref))
             raise
 
     async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:

@@ -19,11 +19,14 @@ def _print_crd() -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from openairun_operator import assembly  # loads kopf, kubernetes and openai, which `crd` need not wait for
+    from openairun_operator.kube.cluster import ClusterError
 
     settings = config.settings(arguments)
     assembly.configure_logging(settings)
     try:
         asyncio.run(assembly.run(settings))
+    except ClusterError as error:
+        raise SystemExit(f"openairun-operator: {error}") from None
     except KeyboardInterrupt:
         logging.getLogger(__name__).info("Interrupted")
 

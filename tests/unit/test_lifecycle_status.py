@@ -217,3 +217,9 @@ def test_looks_begin_soon_and_slow_down_to_the_interval() -> None:
 def test_a_deadline_beyond_the_calendar_is_none() -> None:
     assert polling.deadline(START, timedelta(days=99_999_999)) is None
     assert polling.deadline(None, timedelta(minutes=1)) is None
+
+
+def test_a_run_that_has_started_is_not_shown_as_queued_again() -> None:
+    started = observed("in_progress")
+    assert observed("queued", before=started).phase == "InProgress"
+    assert observed("requires_action", before=started).phase == "RequiresAction"

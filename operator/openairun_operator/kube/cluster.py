@@ -79,7 +79,10 @@ class Cluster:
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
+            try:
+                await config.load_kube_config(client_configuration=configuration)
+            except config.ConfigException as error:
+                raise ClusterError("connect to a cluster", None, f"{error}. Set KUBECONFIG, or run in a pod") from error
         configuration.connection_pool_maxsize = 64
         return cls(client.ApiClient(configuration))
 

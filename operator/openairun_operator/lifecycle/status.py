@@ -164,6 +164,8 @@ def observed(status: OpenAIRunStatus, seen: RunObservation, now: datetime) -> Op
     if finished(status):
         return status
     phase_ = phase.of(seen.status)
+    if phase_ == phase.QUEUED and status.startedAt is not None and status.phase:
+        phase_ = status.phase  # a late answer: no phase goes backwards
     calls = [
         ToolCall(id=call.id, name=text.clean(call.name)[:256], arguments=text.clean(call.arguments)[:MAX_ARGUMENTS])
         for call in seen.calls[:MAX_TOOL_CALLS]

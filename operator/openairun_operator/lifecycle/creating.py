@@ -8,7 +8,7 @@ from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import ending, text
+from openairun_operator.lifecycle import ending
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Claim, Create, Decision, Note, Wait
 from openairun_operator.lifecycle.conditions import Verdict, ended, retrying, stalled, waiting
@@ -20,8 +20,8 @@ from openairun_operator.lifecycle.phase import FAILED, PENDING
 from openairun_operator.lifecycle.run import Run
 
 UNKNOWN_CREATE = (
-    "The create was sent at {sent} and got no answer, so a run may exist at OpenAI; this API cannot be searched for"
-    " it. Nothing more is created. To go on, change the definition, or create once more with: kubectl annotate"
+    "The create was sent at {sent} and got no answer{seen}, so a run may exist at OpenAI; this API cannot be searched"
+    " for it. Nothing more is created. To go on, change the definition, or create once more with: kubectl annotate"
     " -n {namespace} openairun {name} openairun.dev/create-again={hint} --overwrite"
 )
 
@@ -185,14 +185,14 @@ def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
     again = run.spec is not None and run.spec.onUnknownCreate == "CreateAgain"
     if again and not (run.status.history and run.status.history[0].runID is None):  # once, not without end
         return start_beside_unknown(run, record, facts)
+    last = facts.known.ledger.get(record.token)
     message = UNKNOWN_CREATE.format(
+        seen=f" ({last.failure.message[:300]})" if isinstance(last, Failed) else "",
         sent=record.submittedAt.strftime("%Y-%m-%dT%H:%M:%SZ"),
         namespace=run.namespace,
         name=run.name,
         hint=now.strftime("%Y%m%d-1"),
     )
-    if isinstance(last := facts.known.ledger.get(record.token), Failed):
-        message = text.message(f"{message}. What was seen: {last.failure.message}")
     before = run.status.condition("CreateOutcomeUnknown")
     if before and run.status.record and run.status.record.token == record.token:
         message = before.message  # its hint bears the day it was first given

@@ -54,7 +54,8 @@ def _error(what: str, error: Exception) -> ClusterError:
     if isinstance(error, client.ApiException):
         status = cast(int | None, error.status)
         text = " ".join(str(error.body or error.reason or "").split())
-        if status == 404:
+        another = status == 422 and "metadata.uid" in text  # "field is immutable": another object bears the name now
+        if status == 404 or another:
             return GoneError(what, status, _message(text))
         if status == 409:
             conflict = GoneError if "UID in precondition" in text else ConflictError

@@ -8,8 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from openairun_operator.api.record import API
-from openairun_operator.api.status import Usage
+from openairun_operator.api.record import API, Usage
 from openairun_operator.lifecycle.failure import Failure
 
 _UNSEEN: Final = "Unseen"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from openairun_operator.api.reasons import Reason
-from openairun_operator.api.status import Usage
+from openairun_operator.api.record import Usage
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.metrics import Metrics
 

@@ -14,8 +14,7 @@ from openairun_operator import reconciler as module
 from openairun_operator import store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
-from openairun_operator.api.record import API
-from openairun_operator.api.status import Usage
+from openairun_operator.api.record import API, Usage
 from openairun_operator.kube.cluster import ClusterError, ConflictError, GoneError, RefusedError
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Policy

@@ -9,8 +9,7 @@ import pytest
 
 from openairun_devkit.openai import OpenAIStandIn
 from openairun_operator.api.reasons import Reason
-from openairun_operator.api.record import API
-from openairun_operator.api.status import Usage
+from openairun_operator.api.record import API, Usage
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.lifecycle.observation import RunObservation, RunRef
 from openairun_operator.wires.build import wire

@@ -15,6 +15,8 @@ class Reason(StrEnum):
     REPLACING = "Replacing"
     FINDING = "FindingRun"
     BUSY = "Busy"
+    SUBMITTING = "SubmittingToolOutputs"
+    SUSPENDED = "Suspended"
     IN_SYNC = "InSync"
 
     # How it ended
@@ -37,6 +39,8 @@ class Reason(StrEnum):
     API_NOT_SERVED = "APINotServed"
     MODEL_NOT_SET = "ModelNotSet"
     MODEL_NOT_ACCESSIBLE = "ModelNotAccessible"
+    TOOL_OUTPUTS_REFUSED = "ToolOutputsRefused"
+    RUN_NOT_FOUND = "RunNotFound"
     CREATE_OUTCOME_UNKNOWN = "CreateOutcomeUnknown"
 
     # Passing trouble, retried
@@ -48,6 +52,17 @@ class Reason(StrEnum):
     PROVIDER_CHANGED = "ProviderChanged"
     NOT_FOUND = "NotFound"
     REFUSED = "Refused"
+    REFERENCE_NOT_FOUND = "ReferenceNotFound"
+    REFERENCE_FORBIDDEN = "ReferenceForbidden"
+
+    # Beside the run
+    STORED = "Stored"
+    OUTPUT_NOT_ALLOWED = "OutputNotAllowed"
+    OUTPUT_TOO_BIG = "OutputTooBig"
+    OUTPUT_NOT_OURS = "OutputNameTaken"
+    OUTPUT_NOT_WRITTEN = "OutputNotWritten"
+    OUTPUT_LOST = "OutputLost"
+    NO_EFFECT = "NoEffect"
 
     # Events only
     CREATED = "Created"

@@ -9,9 +9,37 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from openairun_operator.api.base import Model
+from openairun_operator.api.rules import ATOMIC
 
 API = Literal["Responses", "Assistants"]
-RecordState = Literal["claimed", "created", "refused", "released"]
+RecordState = Literal["claimed", "created", "refused", "released", "cancelled"]
+TurnState = Literal["claimed", "taken", "refused", "released"]
+
+
+class Usage(Model):
+    """Tokens used, as OpenAI counts them."""
+
+    promptTokens: Annotated[int | None, Field(description="Tokens that went in.")] = None
+    completionTokens: Annotated[int | None, Field(description="Tokens that came out.")] = None
+    totalTokens: Annotated[int | None, Field(description="Both together.")] = None
+    cachedTokens: Annotated[int | None, Field(description="Of those that went in, taken from a cache.")] = None
+    reasoningTokens: Annotated[int | None, Field(description="Of those that came out, spent on reasoning.")] = None
+
+
+class Turn(Model):
+    """One submission of tool outputs, and what became of it."""
+
+    token: Annotated[str, Field(description="A random mark of this submission.")]
+    state: Annotated[
+        TurnState,
+        Field(
+            description="claimed: it may have been sent. taken: the run goes on. refused: OpenAI refused the outputs."
+            " released: surely not sent."
+        ),
+    ]
+    digest: Annotated[str, Field(description="The digest of the outputs that were sent.")]
+    calls: Annotated[list[str], Field(description="The calls that it answers.", json_schema_extra=ATOMIC)]
+    submittedAt: Annotated[AwareDatetime, Field(description="When it was made, before it was sent.")]
 
 
 class Record(Model):
@@ -27,7 +55,7 @@ class Record(Model):
         RecordState,
         Field(
             description="claimed: a create may have been sent. created: id is the run. refused: OpenAI refused the"
-            " definition. released: surely not created."
+            " definition. released: surely not created. cancelled: cancelled before there was a run."
         ),
     ]
     api: Annotated[API, Field(description="The API that the run was created over.")]
@@ -47,3 +75,18 @@ class Record(Model):
         str | None, Field(description="The operator's default polling interval at that moment.")
     ] = None
     createAgain: Annotated[str | None, Field(description="The last value of the create-again annotation.")] = None
+    current: Annotated[
+        str | None, Field(description="The last response of a run that is made of several; id is the first.")
+    ] = None
+    responses: Annotated[int | None, Field(description="How many responses there are, if more than one.")] = None
+    turn: Annotated[Turn | None, Field(description="The last submission of tool outputs.")] = None
+    answered: Annotated[
+        list[str] | None,
+        Field(description="The calls that were answered, the last 128.", json_schema_extra=ATOMIC),
+    ] = None
+    spent: Annotated[Usage | None, Field(description="Tokens used by the responses before the current one.")] = None
+
+    @property
+    def followed(self) -> str | None:
+        """The id to look at: of a run made of several responses, the last."""
+        return self.current or self.id

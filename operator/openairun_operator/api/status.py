@@ -1,21 +1,26 @@
 """`status`: what the operator says of the run. Absent means unknown; every text and list has a bound."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from openairun_operator.api.base import Model
-from openairun_operator.api.record import API, Record
+from openairun_operator.api.record import API, Record, Usage
+from openairun_operator.api.rules import ATOMIC
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024
 MAX_MESSAGE: Final = 1024
 MAX_HISTORY: Final = 5
 MAX_RESPONSE_IDS: Final = 20
-MAX_TOOL_CALLS: Final = 16
+MAX_TOOL_CALLS: Final = 64
 MAX_ARGUMENTS: Final = 4096
+MAX_STEPS: Final = 20
+MAX_DETAILS: Final = 1024
+MAX_FILES: Final = 100
 
-_atomic: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+
+CallType = Literal["function", "custom", "mcp_approval"]
 
 
 class Condition(Model):
@@ -51,27 +56,38 @@ class IncompleteDetails(Model):
 class ToolCall(Model):
     """A call that the model asks for."""
 
-    id: Annotated[str, Field(description="The id of the call.")]
-    name: Annotated[str, Field(description="The function to call.")]
+    id: Annotated[str, Field(description="The id of the call: the toolCallID of its answer.")]
+    type: Annotated[
+        CallType,
+        Field(description="function or custom: answered by its output. mcp_approval: answered by approve."),
+    ] = "function"
+    name: Annotated[str, Field(description="The function to call, or the MCP server's tool.")]
     arguments: Annotated[str, Field(description="Its arguments, as JSON text, cut at 4096 characters.")]
+    truncated: Annotated[
+        bool | None, Field(description="True if arguments are only the beginning: OpenAI has the whole.")
+    ] = None
+    serverLabel: Annotated[str | None, Field(description="The MCP server that asks for approval.")] = None
 
 
 class RequiredAction(Model):
     """What the run waits for."""
 
     toolCalls: Annotated[
-        list[ToolCall], Field(description="The calls to answer, at most 16.", json_schema_extra=_atomic)
+        list[ToolCall],
+        Field(description="The calls to answer in spec.toolOutputs, at most 64.", json_schema_extra=ATOMIC),
     ]
+    total: Annotated[int | None, Field(description="How many calls there are, if not all are listed.")] = None
 
 
-class Usage(Model):
-    """Tokens used, as OpenAI counts them."""
+class Step(Model):
+    """One step of the run: a run step on a thread, or an item of a response's output."""
 
-    promptTokens: Annotated[int | None, Field(description="Tokens that went in.")] = None
-    completionTokens: Annotated[int | None, Field(description="Tokens that came out.")] = None
-    totalTokens: Annotated[int | None, Field(description="Both together.")] = None
-    cachedTokens: Annotated[int | None, Field(description="Of those that went in, taken from a cache.")] = None
-    reasoningTokens: Annotated[int | None, Field(description="Of those that came out, spent on reasoning.")] = None
+    id: Annotated[str, Field(description="Its id at OpenAI.")]
+    object: Annotated[str | None, Field(description="OpenAI's name for the kind of object.")] = None
+    type: Annotated[str, Field(description="What was done, such as message_creation, message or function_call.")]
+    status: Annotated[str | None, Field(description="How it stands, in OpenAI's words.")] = None
+    createdAt: Annotated[datetime | None, Field(description="When it began, where OpenAI says so.")] = None
+    details: Annotated[str | None, Field(description="More of it, as OpenAI's JSON, cut at 1024 characters.")] = None
 
 
 class Output(Model):
@@ -80,6 +96,12 @@ class Output(Model):
     text: Annotated[str, Field(description="The answer's text, cut at 64 KiB.")]
     bytes: Annotated[int, Field(description="The size of the whole text in bytes, as UTF-8.")]
     truncated: Annotated[bool, Field(description="True if text is only the beginning of the answer.")]
+    configMap: Annotated[
+        str | None, Field(description="The ConfigMap that holds the whole answer, once it is written there.")
+    ] = None
+    sha256: Annotated[
+        str | None, Field(description="The SHA-256 of the whole answer as it stands in the ConfigMap, in hex.")
+    ] = None
 
 
 class Effective(Model):
@@ -121,7 +143,10 @@ class OpenAIRunStatus(Model):
             " conditions."
         ),
     ] = None
-    runID: Annotated[str | None, Field(description="The run's id at OpenAI.")] = None
+    runID: Annotated[
+        str | None,
+        Field(description="The run's id at OpenAI. A run of several responses keeps the id of its first."),
+    ] = None
     object: Annotated[
         str | None, Field(description="OpenAI's name for the kind of object: response or thread.run.")
     ] = None
@@ -129,7 +154,7 @@ class OpenAIRunStatus(Model):
     conversationID: Annotated[str | None, Field(description="The conversation that the run is part of.")] = None
     responseIDs: Annotated[
         list[str] | None,
-        Field(description="The responses that make up the run, the last 20.", json_schema_extra=_atomic),
+        Field(description="The responses that make up the run, the last 20.", json_schema_extra=ATOMIC),
     ] = None
     responseCount: Annotated[int | None, Field(description="How many responses make up the run.")] = None
     createdAt: Annotated[datetime | None, Field(description="When OpenAI created the run.")] = None
@@ -156,13 +181,28 @@ class OpenAIRunStatus(Model):
     lastError: Annotated[LastError | None, Field(description="Why the run failed.")] = None
     incompleteDetails: Annotated[IncompleteDetails | None, Field(description="Why the run is incomplete.")] = None
     requiredAction: Annotated[RequiredAction | None, Field(description="What the run waits for.")] = None
-    usage: Annotated[Usage | None, Field(description="Tokens used.")] = None
+    steps: Annotated[
+        list[Step] | None,
+        Field(
+            description="The last 20 steps, as they were when the run asked for tool results or was finished.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
+    stepCount: Annotated[int | None, Field(description="How many steps there are.")] = None
+    fileIDs: Annotated[
+        list[str] | None,
+        Field(
+            description="Files at OpenAI that were given, made or cited, at most 100.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
+    usage: Annotated[Usage | None, Field(description="Tokens used, over all responses of the run.")] = None
     output: Annotated[Output | None, Field(description="The answer.")] = None
     model: Annotated[str | None, Field(description="The model that answers, as OpenAI names it.")] = None
     effective: Annotated[Effective | None, Field(description="The values that hold for this run.")] = None
     history: Annotated[
         list[PastRun] | None,
-        Field(description="Runs that this one replaced, newest first, at most 5.", json_schema_extra=_atomic),
+        Field(description="Runs that this one replaced, newest first, at most 5.", json_schema_extra=ATOMIC),
     ] = None
     record: Annotated[
         Record | None, Field(description="The operator's own record, as in the annotation openairun.dev/run.")
@@ -171,7 +211,7 @@ class OpenAIRunStatus(Model):
         list[Condition],
         Field(
             description="Ready, Reconciling, Stalled, Finished, Succeeded, Synced, in this order, and where they apply"
-            " ActionRequired and CreateOutcomeUnknown.",
+            " ActionRequired, CreateOutcomeUnknown, Suspended, OutputStored and Advisory.",
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = Field(default_factory=list)

@@ -49,7 +49,7 @@ def _decide(run: Run, facts: Facts) -> Decision:
             return creating.claimed(run, record, facts)
         case "refused":
             return creating.refused(run, record, facts)
-        case "created":
+        case "cancelled" | "created":
             return following.follow(run, record, facts)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openairun_operator.api.record import API
+from openairun_operator.api.record import API, Usage
+from openairun_operator.api.references import KeyRef
 from openairun_operator.api.spec import OpenAIRunSpec
-from openairun_operator.api.status import Usage
+from openairun_operator.api.status import CallType
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,21 @@ class Call:
     id: str
     name: str
     arguments: str
+    type: CallType = "function"
+    server: str | None = None
+    """The MCP server that asks for approval."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenStep:
+    """A run step, or an item of a response's output. `details` is JSON text, not yet cut or cleaned."""
+
+    id: str
+    type: str
+    object: str | None = None
+    status: str | None = None
+    created_at: float | None = None
+    details: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +57,12 @@ class RunObservation:
     error: tuple[str, str] | None = None
     incomplete_reason: str | None = None
     calls: tuple[Call, ...] = ()
+    steps: tuple[SeenStep, ...] | None = None
+    """The steps, oldest first; None where they were not asked for: they are worth it only when something is decided."""
+    step_count: int = 0
+    """How many steps there are, if `steps` holds only the last."""
+    files: tuple[str, ...] = ()
+    """Ids of files that were given, made or cited."""
     usage: Usage | None = None
     text: str | None = None
     at_rest: bool = False
@@ -67,3 +89,26 @@ class CreateRequest:
     spec: OpenAIRunSpec
     default_model: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, Any])
+    input: str | None = None
+    """What `inputFrom` refers to."""
+    authorizations: Mapping[KeyRef, str] = field(default_factory=dict[KeyRef, str], repr=False)
+    """What the tools' `authorizationFrom` refer to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The answer to one call: an output, or for an MCP approval yes or no."""
+
+    id: str
+    type: CallType
+    output: str = field(default="", repr=False)
+    approve: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitRequest:
+    """Tool outputs for a run that waits for them; `definition` is carried along where a new response is made."""
+
+    ref: RunRef
+    results: tuple[ToolResult, ...]
+    definition: CreateRequest

@@ -97,8 +97,9 @@ def for_attempt(status: OpenAIRunStatus, record: Record) -> OpenAIRunStatus:
 
 def timeout_of(spec: OpenAIRunSpec | None, record: Record | None, default: timedelta) -> timedelta:
     """How long the run may take: as the spec says now, else as the operator's default was at its creation."""
-    text_ = (spec.timeout if spec else None) or (record.timeout if record else None)
-    return durations.parse(text_) if text_ else default
+    if spec and spec.limit:
+        return spec.limit
+    return durations.parse(record.timeout) if record and record.timeout else default
 
 
 def interval_of(spec: OpenAIRunSpec | None, record: Record | None, default: timedelta) -> timedelta:

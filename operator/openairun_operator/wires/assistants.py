@@ -12,11 +12,10 @@ import openai.resources.beta.threads  # noqa: F401 - the SDK loads it at the fir
 
 from openairun_operator.api.names import TOKEN_KEY
 from openairun_operator.api.reasons import Reason
-from openairun_operator.api.record import API
-from openairun_operator.api.spec import Tool
-from openairun_operator.api.status import Usage
+from openairun_operator.api.record import API, Usage
+from openairun_operator.api.tools import Tool
 from openairun_operator.lifecycle.failure import CallFailedError
-from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef
+from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef, SubmitRequest
 from openairun_operator.wires import errors
 from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, as_refused, refused
 
@@ -167,6 +166,9 @@ class Assistants:
                 return as_refused(await self.observe(ref))
             raise
         return await self._seen(answer, thread)
+
+    async def submit(self, request: SubmitRequest) -> RunObservation:
+        raise NotImplementedError
 
     async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
         oldest = since.timestamp() - _CLOCK_SKEW

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Protocol
 
 from openairun_operator.api.record import API
-from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
+from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef, SubmitRequest
 
 
 class Wire(Protocol):
@@ -30,6 +30,12 @@ class Wire(Protocol):
 
     async def cancel(self, ref: RunRef) -> RunObservation:
         """Ask for the run's end and say how it stands then. A finished run is no error and is left as it is."""
+        ...
+
+    async def submit(self, request: SubmitRequest) -> RunObservation:
+        """Give the run the results it waits for. Sends one request, never repeated; the failure says whether it may
+        have taken effect. The answer is the run, or the response that carries it on.
+        """
         ...
 
     async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:

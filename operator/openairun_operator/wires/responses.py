@@ -5,11 +5,10 @@ from typing import Any, Final
 
 import openai.resources.responses  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
 
-from openairun_operator.api.record import API
-from openairun_operator.api.spec import Tool
-from openairun_operator.api.status import Usage
+from openairun_operator.api.record import API, Usage
+from openairun_operator.api.tools import Tool
 from openairun_operator.lifecycle.failure import CallFailedError
-from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef
+from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef, SubmitRequest
 from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, as_refused, refused
 
 
@@ -131,6 +130,9 @@ class Responses:
             if refused(error):
                 return as_refused(await self.observe(ref))
             raise
+
+    async def submit(self, request: SubmitRequest) -> RunObservation:
+        raise NotImplementedError
 
     async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
         raise NotImplementedError("responses cannot be searched for")

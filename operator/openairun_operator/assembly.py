@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import kopf
 
 from openairun_operator import handlers
+from openairun_operator.acting import Wires
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.config import Settings
@@ -21,7 +22,7 @@ from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.metrics import Metrics
-from openairun_operator.reconciler import Reconciler, Wires
+from openairun_operator.reconciler import Reconciler
 from openairun_operator.wires.build import wire
 from openairun_operator.wires.clients import Clients, Credentials
 from openairun_operator.wires.protocol import Wire

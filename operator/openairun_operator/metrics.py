@@ -23,6 +23,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._creates = self._counter("creates", "Creates that were sent, by what came of them", "api", "outcome")
+        self._submits = self._counter(
+            "submits", "Submissions of tool outputs that were sent, by what came of them", "api", "outcome"
+        )
         self._polls = self._counter("polls", "Looks at runs that were answered", "api")
         self._errors = self._counter("errors", "Calls to OpenAI that failed", "api", "reason")
         self._cancels = self._counter("cancels", "Cancels that OpenAI took", "api")
@@ -39,6 +42,14 @@ class Metrics:
     def not_created(self, api: API, failure: Failure) -> None:
         """A create failed; the outcome label is `not created` or `unknown`."""
         self._creates.labels(api, failure.outcome.value).inc()
+
+    def submitted(self, api: API) -> None:
+        """Tool outputs were taken."""
+        self._submits.labels(api, "taken").inc()
+
+    def not_submitted(self, api: API, failure: Failure) -> None:
+        """Tool outputs were not taken; the outcome label is `not created` or `unknown`, as for creates."""
+        self._submits.labels(api, failure.outcome.value).inc()
 
     def polled(self, api: API) -> None:
         """A look at a run was answered."""

@@ -10,29 +10,21 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, assert_never
+from datetime import UTC, datetime
+from typing import Any, Final
 
-from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
-from openairun_operator.api.reasons import Reason
-from openairun_operator.api.record import API, Record
+from openairun_operator.acting import Actor, Wires
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError, RefusedError
+from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
-from openairun_operator.lifecycle import creating, polling, text
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Action, Cancel, Claim, Create, Find, Note, Observe, Release, Wait
+from openairun_operator.lifecycle.actions import Delete, Release, Wait
 from openairun_operator.lifecycle.decide import decide
 from openairun_operator.lifecycle.facts import Facts, Policy
-from openairun_operator.lifecycle.failure import CallFailedError, Failure, retry_delay
-from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
-from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
-from openairun_operator.lifecycle.run import Run, dump_record
 from openairun_operator.metrics import Metrics
 from openairun_operator.scheduler import Scheduler, TryAgainError
 from openairun_operator.store import Entry, Store
-from openairun_operator.wires.protocol import Wire
 
 logger = logging.getLogger(__name__)
 
@@ -41,25 +33,7 @@ _STEPS: Final = 30
 _CONFLICT_PAUSE: Final = 1.0
 _SWEEP: Final = 60.0
 _STUCK: Final = 60.0
-_NOTE_PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between the first tries to write an id down: a stopping operator waits for them."""
 _CONCURRENCY: Final = 128
-
-
-class Wires(Protocol):
-    """What the reconciler needs of the world outside: a wire for an API, and whether there can be one."""
-
-    def blocked(self) -> Failure | None:
-        """Why no call can be made now."""
-        ...
-
-    def credential(self) -> str | None:
-        """A mark of the key in use."""
-        ...
-
-    def wire(self, api: API, *, ending: bool) -> Wire:
-        """The wire for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
-        ...
 
 
 def _now() -> datetime:
@@ -85,7 +59,7 @@ class Reconciler:
         self._metrics = metrics
         self._clock = clock
         self._store = Store()
-        self._creating: set[asyncio.Task[None]] = set()
+        self._actor = Actor(policy, cluster, wires, events, metrics, clock)
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
         metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
 
@@ -126,9 +100,7 @@ class Reconciler:
         run = entry.run
         if run.has_finalizer or run.deleted_at or not st.finished(run.status):
             return False
-        return (
-            isinstance(decide(run, self._facts(entry)).action, Wait) and run.status.observedGeneration == run.generation
-        )
+        return decide(run, self._facts(entry)).action == Wait() and run.status.observedGeneration == run.generation
 
     def _spread(self, entry: Entry) -> None:
         """After a restart, look at the runs that go over one interval, not all at once."""
@@ -174,17 +146,10 @@ class Reconciler:
         return None
 
     async def drain(self, limit: float) -> None:
-        """Wait for creates that were sent: their ids must be written down. At most `limit` seconds."""
-        if self._creating:
-            logger.info("Waiting for %d creates that were sent", len(self._creating))
-            await asyncio.wait(self._creating, timeout=limit)
+        """Wait for creates that were sent, at most `limit` seconds, and let go of claims that were not."""
+        await self._actor.drain(limit)
         for _, entry in self._store:
-            record = entry.run.record
-            if record and isinstance(entry.known.ledger.get(record.token), Claimed) and record.state == "claimed":
-                try:  # never sent: the next operator must not take it for a create without an answer
-                    await self._note(entry, creating.released(record), hold=False)
-                except ClusterError as error:
-                    logger.warning("%s: %s", entry.run.key, error)
+            await self._actor.unclaim(entry)
 
     def _forget(self, uid: str) -> None:
         self._store.forget(uid)
@@ -245,8 +210,12 @@ class Reconciler:
             case Release(orphan):
                 await self._release(uid, entry, orphan)
                 return None
+            case Delete(message):
+                await self._actor.delete(entry, message)
+                self._leave(uid, entry)
+                return -1
             case action:
-                await self._act(entry, action)
+                await self._actor.act(entry, action)
                 return None
 
     async def _show(self, entry: Entry, status: OpenAIRunStatus) -> bool:
@@ -265,168 +234,14 @@ class Reconciler:
             self._metrics.used(status.api, status.usage)
         return True
 
-    async def _act(self, entry: Entry, action: Action) -> None:
-        match action:
-            case Claim(record):
-                entry.known.ledger.claim(record.token, keep=entry.known.token)
-                await self._claim(entry, record)
-            case Note(record, hold):
-                await self._note(entry, record, hold=hold)
-            case Create(record):
-                await self._create(entry, record)
-            case Observe(record):
-                if await self._look(entry, record, lambda wire, ref: wire.observe(ref)):
-                    self._metrics.polled(record.api)
-            case Cancel(record):
-                logger.info("%s: cancelling run %s", entry.run.key, record.id)
-                if await self._look(entry, record, lambda wire, ref: wire.cancel(ref)):
-                    known = entry.known
-                    known.cancel_refused = known.observation is not None and known.observation.cancel_refused
-                    known.cancelled = not known.cancel_refused
-                    if known.cancelled:
-                        self._metrics.cancelled(record.api)
-            case Find(record):
-                await self._find(entry, record)
-            case Wait() | Release():
-                raise AssertionError(action)
-            case never:
-                assert_never(never)
-
-    async def _claim(self, entry: Entry, record: Record) -> None:
-        try:
-            entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
-        except RefusedError as error:
-            words = (
-                f"Nothing is created, since the API server does not take the operator's record of it: {error}. Make"
-                " room in metadata.annotations: kubectl apply keeps a copy of the object there, kubectl apply"
-                " --server-side does not"
-            )
-            self._hold_back(entry, Failure(reason=Reason.RECORD_REFUSED, message=text.message(words)))
-
-    async def _note(self, entry: Entry, record: Record, *, hold: bool) -> None:
-        if entry.vanished:
-            entry.run = dataclasses.replace(entry.run, record=record)
-        elif hold:
-            entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
-        else:
-            entry.take(await self._cluster.annotate(entry.run, dump_record(record)))
-
-    async def _create(self, entry: Entry, record: Record) -> None:
-        """Send the create in a task of its own, which a stopping operator waits for."""
-        if entry.run.digest != record.digest or entry.run.deleted_at:
-            return  # it changed while the status was written: decide again
-        if not entry.known.ledger.send(record.token):
-            return
-        task = asyncio.create_task(self._send(entry, record), name=f"create for {entry.run.key}")
-        self._creating.add(task)
-        task.add_done_callback(self._creating.discard)
-        await asyncio.shield(task)
-
-    async def _send(self, entry: Entry, record: Record) -> None:
-        run, known = entry.run, entry.known
-        assert run.spec is not None
-        request = CreateRequest(run.spec, self._policy.default_model, self._metadata(run, record))
-        try:
-            seen = await self._wires.wire(record.api, ending=False).create(request)
-        except CallFailedError as error:
-            known.ledger.answer(record.token, Failed(error.failure))
-            self._metrics.not_created(record.api, error.failure)
-            self._failed(entry, record.api, error.failure)
-            return
-        known.ledger.answer(record.token, Answered(seen))
-        self._metrics.created(record.api)
-        self._succeeded(entry)
-        self._take_observation(entry, record, seen)
-        made = creating.created(record, seen, self._facts(entry))
-        for pause in (*_NOTE_PAUSES, None):
-            try:
-                await self._note(entry, made, hold=False)
-                return
-            except (GoneError, RefusedError):
-                return  # decided upon next
-            except ClusterError as error:
-                logger.warning("%s: run %s is created; trying again to record it: %s", run.key, seen.id, error)
-            if pause is not None:
-                await asyncio.sleep(pause)
-
-    @staticmethod
-    def _metadata(run: Run, record: Record) -> dict[str, str]:
-        own = {"namespace": run.namespace, "name": run.name, "uid": run.uid}
-        mine = {f"{METADATA_PREFIX}{key}": value for key, value in own.items()} | {TOKEN_KEY: record.token}
-        return {**((run.spec.metadata if run.spec else None) or {}), **mine}
-
-    async def _look(self, entry: Entry, record: Record, call: Callable[[Wire, RunRef], Any]) -> bool:
-        """Observe or cancel; the answer is whether the run was seen."""
-        assert record.id is not None
-        ref = RunRef(record.api, record.id, record.thread)
-        try:
-            seen: RunObservation = await call(self._wires.wire(record.api, ending=entry.ending), ref)
-        except CallFailedError as error:
-            if error.failure.reason is Reason.NOT_FOUND:
-                self._succeeded(entry)
-                entry.known.gone += 1
-                entry.known.look_at = self._clock() + timedelta(seconds=min(2.0 * entry.known.gone, 30.0))
-            else:
-                self._failed(entry, record.api, error.failure)
-            return False
-        self._succeeded(entry)
-        self._take_observation(entry, record, seen)
-        return True
-
-    def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:
-        known, now = entry.known, self._clock()
-        known.observation, known.looked_at, known.gone = seen, now, 0
-        interval = st.interval_of(entry.run.spec, record, self._policy.polling_interval)
-        since = known.ending_since if entry.ending and known.ending_since else record.recordedAt or now
-        known.look_at = now + timedelta(seconds=polling.delay(now - since, interval, random.random(), seen.poll_after))
-
-    async def _find(self, entry: Entry, record: Record) -> None:
-        known = entry.known
-        try:
-            wire = self._wires.wire(record.api, ending=entry.ending)
-            found = await wire.find(record.thread, record.token, record.submittedAt)
-        except CallFailedError as error:
-            self._failed(entry, record.api, error.failure)
-            return
-        self._succeeded(entry)
-        now = self._clock()
-        if found is None:
-            known.missed_first, known.missed_last = known.missed_first or now, now
-        else:
-            known.found = found
-            self._take_observation(entry, record, found)
-
     async def _release(self, uid: str, entry: Entry, orphan: str | None) -> None:
-        run = entry.run
-        deleting = run.deleted_at is not None or entry.vanished
-        if orphan and deleting:
-            message = (
-                f"The resource is deleted, but its cancellation was not confirmed: {orphan} may still go at OpenAI"
-            )
-            self._events.emit(run, ev.Event("Warning", Reason.ORPHANED, message))
-            self._metrics.orphaned(run.record.api if run.record else run.api)
-        elif deleting and entry.known.cancelled and run.record:
-            self._events.emit(run, ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled"))
+        deleting = entry.run.deleted_at is not None
+        await self._actor.release(entry, orphan)
         if entry.vanished:
             self._forget(uid)
-        else:
-            entry.take(await self._cluster.release(run, entry.body))
-            if deleting:
-                self._store.leave(uid, entry)
-                self.scheduler.forget(uid)
+        elif deleting:
+            self._leave(uid, entry)
 
-    def _failed(self, entry: Entry, api: API, failure: Failure) -> None:
-        self._metrics.failed(api, failure)
-        self._hold_back(entry, failure)
-
-    def _hold_back(self, entry: Entry, failure: Failure) -> None:
-        known, now = entry.known, self._clock()
-        known.failure, known.failed_at = failure, now
-        known.failures += 1
-        known.retry_at = now + timedelta(seconds=retry_delay(failure, known.failures, random.random()))
-
-    @staticmethod
-    def _succeeded(entry: Entry) -> None:
-        known = entry.known
-        known.failure = known.failed_at = known.retry_at = None
-        known.failures = 0
+    def _leave(self, uid: str, entry: Entry) -> None:
+        self._store.leave(uid, entry)
+        self.scheduler.forget(uid)

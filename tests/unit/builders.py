@@ -13,25 +13,30 @@ from openairun_operator.api.names import CREATE_AGAIN_ANNOTATION, FINALIZER, REC
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import creating, digest, phase, polling
+from openairun_operator.lifecycle import adopting, attempts, digest, ending, phase, polling, storing, submitting, turns
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import (
     Action,
+    Adopt,
     Cancel,
     Claim,
     Create,
     Decision,
+    Delete,
+    Fetch,
     Find,
     Note,
     Observe,
     Release,
+    Store,
+    Submit,
     Wait,
 )
 from openairun_operator.lifecycle.decide import decide
 from openairun_operator.lifecycle.facts import Facts, Knowledge, Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome, retry_delay
 from openairun_operator.lifecycle.ledger import Answered, Failed
-from openairun_operator.lifecycle.observation import RunObservation
+from openairun_operator.lifecycle.observation import Call, Contents, RunObservation, RunRef, ToolResult
 from openairun_operator.lifecycle.run import Run, dump_record, parse
 
 START = datetime(2026, 11, 2, 8, 0, tzinfo=UTC)
@@ -126,6 +131,9 @@ class ServedRun:
     cancelled_at: datetime | None = None
     end: str | None = None
     """An end that it has come to whatever the clock says."""
+    asks: tuple[Call, ...] = ()
+    """The calls that it asks for once it has run for 5 s; a run on a thread goes on when they are answered."""
+    answered_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -136,6 +144,8 @@ class Sent:
     create_again: str | None
     token: str
     made: bool
+    answers: tuple[str, ...] = ()
+    """The calls that it answers, if it goes on from another response."""
 
 
 class DiedError(Exception):
@@ -161,6 +171,10 @@ class Server:
     """How long a create whose answer is lost takes to have its effect."""
     runs: dict[str, ServedRun] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
+    asks: deque[tuple[Call, ...]] = field(default_factory=deque)
+    """The calls that the next runs ask for."""
+    submitted: list[tuple[ToolResult, ...]] = field(default_factory=list)
+    answer: str = "hello"
     log: list[str] = field(default_factory=list)
     """Calls, in short."""
 
@@ -170,23 +184,50 @@ class Server:
         if self.faults:
             raise CallFailedError(self.faults.popleft())
 
-    def create(self, rec: Record) -> RunObservation:
-        self.log.append("create")
+    def create(self, rec: Record, kind: str = "create") -> RunObservation:
+        self.log.append(kind)
         fault = self.creates.popleft() if self.creates else self.down
         made = fault is None or fault == "lost answer"
-        self.sent.append(Sent(rec.digest, rec.createAgain, rec.token, made))
+        answers = tuple(rec.turn.calls) if kind == "submit" and rec.turn else ()
+        self.sent.append(Sent(rec.digest, rec.createAgain, rec.token, made, answers))
         if isinstance(fault, Failure):
             raise CallFailedError(fault)
         made_at = self.clock() + (self.late if fault else timedelta())
-        run = ServedRun(f"resp_{len(self.runs) + 1}", rec.token, rec.thread, made_at)
+        asks = self.asks.popleft() if self.asks else ()
+        run = ServedRun(f"resp_{len(self.runs) + 1}", rec.token, rec.thread, made_at, asks=asks)
         self.runs[run.id] = run
         if fault:
             raise CallFailedError(NO_ANSWER)
         return self._look(run)
 
+    def submit(self, rec: Record, results: tuple[ToolResult, ...]) -> RunObservation:
+        """A run on a thread goes on; a response is followed by another."""
+        last = self.runs[rec.followed or ""]
+        assert [result.id for result in results] == [call.id for call in last.asks], "answers to other calls"
+        if rec.api == "Responses":
+            seen = self.create(rec, "submit")
+            self.submitted.append(results)
+            return seen
+        self.log.append("submit")
+        fault = self.creates.popleft() if self.creates else self.down
+        if isinstance(fault, Failure):
+            raise CallFailedError(fault)
+        if last.answered_at is not None:
+            raise CallFailedError(BAD_REQUEST)
+        self.submitted.append(results)
+        last.answered_at = self.clock()
+        if fault:
+            raise CallFailedError(NO_ANSWER)
+        return self._look(last)
+
     def _look(self, run: ServedRun) -> RunObservation:
         now = self.clock()
-        age = now - run.made_at
+        asking = run.asks and run.answered_at is None and run.end is None and run.cancelled_at is None
+        if asking and now - run.made_at >= timedelta(seconds=5):
+            return RunObservation(
+                id=run.id, status="requires_action", thread=run.thread, calls=run.asks, at_rest=run.thread is None
+            )
+        age = now - (run.answered_at or run.made_at)
         status = "queued" if age < timedelta(seconds=2) else "in_progress"
         if self.takes is not None and age >= self.takes and run.end is None:
             run.end = self.ends_as
@@ -195,7 +236,7 @@ class Server:
             if now - run.cancelled_at >= self.cancel_takes:
                 run.end = "cancelled"
         return RunObservation(
-            id=run.id, status=run.end or status, thread=run.thread, created_at=run.made_at.timestamp(), text="hello"
+            id=run.id, status=run.end or status, thread=run.thread, created_at=run.made_at.timestamp(), text=self.answer
         )
 
     def observe(self, id_: str) -> RunObservation:
@@ -225,7 +266,8 @@ class Server:
 
     def going(self) -> list[str]:
         """Runs that cost money now."""
-        return [run.id for run in self.runs.values() if phase.of(self._look(run).status) not in phase.TERMINAL]
+        looks = [self._look(run) for run in self.runs.values()]
+        return [seen.id for seen in looks if not seen.at_rest and phase.of(seen.status) not in phase.TERMINAL]
 
 
 class World:
@@ -246,6 +288,11 @@ class World:
         """At which step the process dies: `before` its action, or `after` what it does outside, unrecorded."""
         self.said: list[str] = []
         """The Ready reasons, in turn."""
+        self.texts: set[tuple[str, str]] = set()
+        """ConfigMap and Secret keys that exist."""
+        self.reads = 0
+        self.config_maps: dict[str, tuple[dict[str, str], bool]] = {}
+        self.store_faults: deque[Failure] = deque()
         self._tokens = itertools.count(1)
         self._parsed: tuple[str, Any, Any, Run] | None = None
 
@@ -411,9 +458,19 @@ class World:
     def _act(self, action: Action, decision: Decision, dies: bool) -> None:
         known = self.known
         match action:
-            case Claim(rec):
-                known.ledger.claim(rec.token, keep=known.token)
+            case Claim(rec, token):
+                known.ledger.claim(token, keep=known.token)
                 self._write(rec, hold=True)
+            case Fetch(results):
+                self._fetch(results)
+            case Adopt(ref):
+                self._adopt(ref.id)
+            case Submit(rec):
+                self._submit(rec, dies)
+            case Store(rec, name, data, owned):
+                self._store(name, dict(data), owned)
+            case Delete():
+                self.delete()
             case Note(rec, hold):
                 self._write(rec, hold=hold)
             case Create(rec):
@@ -452,13 +509,76 @@ class World:
         self.known.ledger.answer(rec.token, Answered(answer))
         self._succeeded()
         self._take(answer, self.now)
-        self._write(creating.created(rec, answer, self.facts()), hold=False)
+        self._write(attempts.created(rec, answer, self.now), hold=False)
+
+    def _submit(self, rec: Record, dies: bool) -> None:
+        turn = turns.pending(rec)
+        assert turn is not None
+        if not self.known.ledger.send(turn.token):
+            return
+        run, last = self.run, ending.seen(rec, self.known)
+        assert last is not None
+        assert run.record == rec, "sent before the claim was written"
+        assert run.record_annotated
+        try:
+            answer = self.server.submit(rec, submitting.results(run, last.calls, self.known.contents))
+        except CallFailedError as error:
+            if dies:
+                raise DiedError from None
+            self.known.ledger.answer(turn.token, Failed(error.failure))
+            self._failed(error.failure)
+            return
+        if dies:
+            raise DiedError
+        self.known.ledger.answer(turn.token, Answered(answer))
+        self._succeeded()
+        self._take(answer, self.now)
+        self._write(turns.taken(rec, answer, last), hold=False)
+
+    def _fetch(self, results: bool) -> None:
+        run, calls = self.run, ()
+        assert run.spec is not None
+        if results and run.record and (seen_ := ending.seen(run.record, self.known)):
+            calls = seen_.calls
+        needs = [run.spec.inputFrom] if run.spec.inputFrom and not results else []
+        needs += [output.outputFrom for output in submitting.needed(run, calls)]
+        for need in needs:
+            ref = need.configMapKeyRef or need.secretKeyRef
+            if ref is None or (ref.name, ref.key) not in self.texts:
+                self._failed(Failure(reason=Reason.REFERENCE_NOT_FOUND, message=f"there is no {need}"))
+                return
+        self.reads += 1
+        self.known.contents = Contents(
+            digest=run.digest,
+            input="read" if run.spec.inputFrom else None,
+            results={output.toolCallID: "read" for output in submitting.needed(run, calls)},
+        )
+
+    def _adopt(self, run_id: str) -> None:
+        try:
+            self.known.found = self.server.observe(run_id)
+        except CallFailedError as error:
+            failure = error.failure
+            if failure.reason is Reason.NOT_FOUND:
+                failure = adopting.not_found(RunRef("Responses", run_id), self.policy.address)
+            self._failed(failure)
+            return
+        self._succeeded()
+
+    def _store(self, name: str, data: dict[str, str], owned: bool) -> None:
+        known = self.known
+        if self.store_faults:
+            known.store_failure, known.store_failures = self.store_faults.popleft(), known.store_failures + 1
+            known.store_at = self.now + timedelta(seconds=retry_delay(known.store_failure, known.store_failures, 0.5))
+            return
+        self.config_maps[name] = (data, owned)
+        known.stored, known.store_failure, known.store_at = storing.checksum(data), None, None
 
     def _look(self, rec: Record, decision: Decision, call: Callable[[str], RunObservation]) -> bool:
-        assert rec.id is not None
+        assert rec.followed is not None
         known = self.known
         try:
-            answer = call(rec.id)
+            answer = call(rec.followed)
         except CallFailedError as error:
             if error.failure.reason is Reason.NOT_FOUND:
                 self._succeeded()

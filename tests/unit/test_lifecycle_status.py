@@ -126,12 +126,14 @@ def test_a_late_answer_rewrites_nothing_of_a_finished_run(end: str) -> None:
 
 
 def test_tool_calls_are_bounded_and_shown_only_while_they_are_wanted() -> None:
-    calls = tuple(Call(f"call_{i}", "n\x1b" * 500, "{\x00}" * 9000) for i in range(40))
+    calls = tuple(Call(f"call_{i}", "n\x1b" * 500, "{\x00}" * 9000) for i in range(99))
     status = observed("requires_action", calls=calls)
     assert status.requiredAction
     shown = status.requiredAction.toolCalls
     assert [call.id for call in shown] == [f"call_{i}" for i in range(MAX_TOOL_CALLS)]
-    assert {len(call.arguments) for call in shown} == {MAX_ARGUMENTS}
+    assert [len(call.arguments) for call in shown[:9]] == [MAX_ARGUMENTS] * 8 + [0], "there is room for so many"
+    assert all(call.truncated for call in shown)
+    assert status.requiredAction.total == 99
     assert all(len(call.name) <= 256 and "\x1b" not in call.name for call in shown)
     assert observed("in_progress", status, calls=calls).requiredAction is None
 

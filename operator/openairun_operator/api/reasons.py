@@ -63,7 +63,10 @@ class Reason(StrEnum):
     OUTPUT_NOT_WRITTEN = "OutputNotWritten"
     OUTPUT_LOST = "OutputLost"
     NO_EFFECT = "NoEffect"
+    TTL_UNDER_GITOPS = "TTLUnderGitOps"
 
     # Events only
     CREATED = "Created"
+    ADOPTED = "Adopted"
+    EXPIRED_TTL = "TTLExpired"
     ORPHANED = "Orphaned"

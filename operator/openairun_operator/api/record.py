@@ -40,6 +40,9 @@ class Turn(Model):
     digest: Annotated[str, Field(description="The digest of the outputs that were sent.")]
     calls: Annotated[list[str], Field(description="The calls that it answers.", json_schema_extra=ATOMIC)]
     submittedAt: Annotated[AwareDatetime, Field(description="When it was made, before it was sent.")]
+    again: Annotated[
+        bool | None, Field(description="True if it was made beside one of which nobody knows what came of it.")
+    ] = None
 
 
 class Record(Model):
@@ -74,6 +77,7 @@ class Record(Model):
     pollingInterval: Annotated[
         str | None, Field(description="The operator's default polling interval at that moment.")
     ] = None
+    adopted: Annotated[bool | None, Field(description="True for a run that was taken up by spec.runID.")] = None
     createAgain: Annotated[str | None, Field(description="The last value of the create-again annotation.")] = None
     current: Annotated[
         str | None, Field(description="The last response of a run that is made of several; id is the first.")

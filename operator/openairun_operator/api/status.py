@@ -15,6 +15,7 @@ MAX_HISTORY: Final = 5
 MAX_RESPONSE_IDS: Final = 20
 MAX_TOOL_CALLS: Final = 64
 MAX_ARGUMENTS: Final = 4096
+MAX_ALL_ARGUMENTS: Final = 32_768
 MAX_STEPS: Final = 20
 MAX_DETAILS: Final = 1024
 MAX_FILES: Final = 100
@@ -62,7 +63,10 @@ class ToolCall(Model):
         Field(description="function or custom: answered by its output. mcp_approval: answered by approve."),
     ] = "function"
     name: Annotated[str, Field(description="The function to call, or the MCP server's tool.")]
-    arguments: Annotated[str, Field(description="Its arguments, as JSON text, cut at 4096 characters.")]
+    arguments: Annotated[
+        str,
+        Field(description="Its arguments, as JSON text, cut at 4096 characters, or sooner if there are many calls."),
+    ]
     truncated: Annotated[
         bool | None, Field(description="True if arguments are only the beginning: OpenAI has the whole.")
     ] = None

@@ -1,17 +1,36 @@
 """What to do next with a run: the vocabulary between deciding and acting."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
+from openairun_operator.lifecycle.observation import RunRef
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Write this new record and the finalizer, only if the object is still as it was seen."""
+    """Write this record, which claims a create or a submission, and the finalizer, only if the object is still as it
+    was seen. `token` is what is claimed.
+    """
 
     record: Record
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Read what the definition and, for `results`, the tool outputs refer to."""
+
+    results: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Look at the run that `spec.runID` names, to take it up."""
+
+    ref: RunRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +44,13 @@ class Note:
 @dataclass(frozen=True, slots=True)
 class Create:
     """Send the create of the claimed attempt, if nobody has."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Send the tool outputs of the claimed turn, if nobody has."""
 
     record: Record
 
@@ -51,6 +77,23 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Store:
+    """Write the answer, whole, to the ConfigMap `name`. `owned`: it goes with the resource."""
+
+    record: Record
+    name: str
+    data: Mapping[str, str]
+    owned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the resource itself, if it is still as it was seen."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Remove the finalizer. `orphan` names what may be left running at OpenAI, for a person to read."""
 
@@ -64,7 +107,7 @@ class Wait:
     until: datetime | None = None
 
 
-Action = Claim | Note | Create | Find | Observe | Cancel | Release | Wait
+Action = Claim | Note | Fetch | Adopt | Create | Submit | Find | Observe | Cancel | Store | Delete | Release | Wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ the first of Reconciling=True and Stalled=True decides for kstatus, so the two a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.status import Condition
@@ -29,6 +29,17 @@ class Verdict:
     synced: bool = True
     action_required: bool = False
     outcome_unknown: bool = False
+    suspended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A condition that stands beside the verdict: it says nothing of how the run goes."""
+
+    type: str
+    status: Tri
+    reason: Reason
+    message: str
 
 
 def waiting(reason: Reason, message: str) -> Verdict:
@@ -42,6 +53,11 @@ def waiting(reason: Reason, message: str) -> Verdict:
         reason=reason,
         message=message,
     )
+
+
+def suspended(message: str) -> Verdict:
+    """No run yet, and none until a person says so."""
+    return replace(waiting(Reason.SUSPENDED, message), suspended=True)
 
 
 def going(reason: Reason, message: str, *, wait: bool, action_required: bool = False) -> Verdict:
@@ -113,21 +129,13 @@ def ended(reason: Reason, message: str) -> Verdict:
     )
 
 
-def conditions(verdict: Verdict, before: Sequence[Condition], generation: int, now: datetime) -> list[Condition]:
-    """The list that says `verdict`. lastTransitionTime moves only where the status does."""
-    old = {condition.type: condition for condition in before}
+def conditions(
+    verdict: Verdict, before: Sequence[Condition], generation: int, now: datetime, extras: Sequence[Extra] = ()
+) -> list[Condition]:
+    """The list that says `verdict`, with `extras` behind. lastTransitionTime moves only where the status does."""
 
     def make(type_: str, status: Tri, reason: Reason = verdict.reason, message: str = "") -> Condition:
-        last = old.get(type_)
-        same = last is not None and last.status == status
-        return Condition(
-            type=type_,
-            status=status,
-            reason=reason,
-            message=message,
-            lastTransitionTime=last.lastTransitionTime if same and last else now,
-            observedGeneration=generation,
-        )
+        return _condition(before, type_, status, reason, message, generation, now)
 
     def truth(value: bool) -> Tri:
         return "True" if value else "False"
@@ -145,4 +153,31 @@ def conditions(verdict: Verdict, before: Sequence[Condition], generation: int, n
         out.append(make("ActionRequired", "True", message=text))
     if verdict.outcome_unknown:
         out.append(make("CreateOutcomeUnknown", "True", message=text))
-    return out
+    if verdict.suspended:
+        out.append(make("Suspended", "True", message=text))
+    return out + beside(extras, before, generation, now)
+
+
+BESIDE: Final = ("OutputStored", "Advisory")
+"""The types of conditions that stand beside the verdict."""
+
+
+def beside(extras: Sequence[Extra], before: Sequence[Condition], generation: int, now: datetime) -> list[Condition]:
+    """The conditions that stand beside the verdict."""
+    return [
+        _condition(before, extra.type, extra.status, extra.reason, extra.message, generation, now) for extra in extras
+    ]
+
+
+def _condition(
+    before: Sequence[Condition], type_: str, status: Tri, reason: Reason, message: str, generation: int, now: datetime
+) -> Condition:
+    last = next((condition for condition in before if condition.type == type_), None)
+    return Condition(
+        type=type_,
+        status=status,
+        reason=reason,
+        message=message,
+        lastTransitionTime=last.lastTransitionTime if last and last.status == status else now,
+        observedGeneration=generation,
+    )

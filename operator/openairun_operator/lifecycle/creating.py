@@ -1,21 +1,18 @@
 """From a definition to a run: claim, send once, and know what came of it."""
 
 from dataclasses import replace
-from datetime import timedelta
 
-from openairun_operator.api import durations
 from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
-from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import ending
+from openairun_operator.lifecycle import adopting, ending, withholding
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Claim, Create, Decision, Note, Wait
+from openairun_operator.lifecycle.actions import Claim, Create, Decision, Fetch, Note, Wait
+from openairun_operator.lifecycle.attempts import created, new_record, released, shown
 from openairun_operator.lifecycle.conditions import Verdict, ended, retrying, stalled, waiting
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure, Outcome
 from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
-from openairun_operator.lifecycle.observation import RunObservation
 from openairun_operator.lifecycle.phase import FAILED, PENDING
 from openairun_operator.lifecycle.run import Run
 
@@ -27,17 +24,38 @@ UNKNOWN_CREATE = (
 
 
 def start(run: Run, facts: Facts) -> Decision:
-    """Claim an attempt, unless something stands in the way."""
+    """Claim an attempt, unless there is to be none, or something stands in the way."""
     now, known = facts.now, facts.known
+    if run.spec and run.spec.runID:
+        return adopting.adopt(run, run.spec.runID, facts)
+    if run.spec and run.spec.cancel:
+        return withholding.cancel(run, facts)
+    if run.spec and run.spec.suspend:
+        return withholding.suspend(run, facts)
     obstacle = facts.blocked or _no_model(run, facts)
     if obstacle is None and known.pausing(now):
         obstacle = known.failure
+    if obstacle is None and unread(run, facts):
+        return Decision(run.status, Fetch())
     if obstacle is None:
-        return Decision(run.status, Claim(_new_record(run, facts)))
+        record = new_record(run, facts)
+        return Decision(run.status, Claim(record, record.token))
     # A run that is to be replaced is still shown until the next one is claimed.
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
     until = known.retry_at if known.pausing(now) else None
     return Decision(st.say(run.status, run, not_created(obstacle), now, **fields), Wait(until))
+
+
+def references(run: Run) -> bool:
+    """Whether the definition refers to what stands elsewhere."""
+    spec = run.spec
+    return spec is not None and (spec.inputFrom is not None or any(tool.authorizationFrom for tool in spec.tools or ()))
+
+
+def unread(run: Run, facts: Facts) -> bool:
+    """Whether what the definition refers to is still to be read."""
+    contents = facts.known.contents
+    return references(run) and (contents is None or contents.digest != run.digest)
 
 
 def start_beside_unknown(run: Run, record: Record, facts: Facts) -> Decision:
@@ -63,58 +81,6 @@ def not_created(failure: Failure) -> Verdict:
     return retrying(failure.reason, failure.message)
 
 
-def _new_record(run: Run, facts: Facts) -> Record:
-    policy, last = facts.policy, run.record
-    # The later attempt is the one that counts, whatever the clock of the one before said.
-    submitted = max(facts.now, last.submittedAt + timedelta(microseconds=1)) if last else facts.now
-    again = run.create_again if run.create_again is not None else last and last.createAgain
-    return Record(
-        object=run.key,
-        uid=run.uid,
-        digest=run.digest,
-        token=facts.new_token,
-        holder=policy.holder,
-        state="claimed",
-        api=run.api,
-        provider=policy.provider,
-        address=policy.address,
-        credential=facts.credential,
-        thread=run.spec.threadID if run.spec else None,
-        submittedAt=submitted,
-        timeout=durations.show(policy.timeout),
-        pollingInterval=durations.show(policy.polling_interval),
-        createAgain=again,
-    )
-
-
-def shown(run: Run, record: Record, facts: Facts) -> OpenAIRunStatus:
-    """The status as far as it speaks of `record`'s attempt."""
-    policy = facts.policy
-    return st.identify(
-        st.for_attempt(run.status, record),
-        record,
-        st.timeout_of(run.spec, record, policy.timeout),
-        st.interval_of(run.spec, record, policy.polling_interval),
-    )
-
-
-def created(record: Record, observation: RunObservation, facts: Facts) -> Record:
-    """The record, completed with the run's id."""
-    return record.model_copy(
-        update={
-            "state": "created",
-            "id": observation.id,
-            "thread": observation.thread or record.thread,
-            "recordedAt": facts.now.replace(microsecond=0),
-        }
-    )
-
-
-def released(record: Record) -> Record:
-    """The record of an attempt that surely made no run."""
-    return record.model_copy(update={"state": "released"})
-
-
 def release(run: Run, record: Record, facts: Facts) -> Decision:
     """Let go of an attempt that surely made no run, in the status too: it is not worth a place in history."""
     record = released(record)
@@ -126,6 +92,8 @@ def claimed(run: Run, record: Record, facts: Facts) -> Decision:
     now, known = facts.now, facts.known
     match known.ledger.get(record.token):
         case Claimed():
+            if withholding.withheld(run):
+                return release(run, record, facts)
             if not (run.record_annotated and run.has_finalizer):
                 return Decision(run.status, Note(record, hold=True))
             verdict = (
@@ -133,9 +101,10 @@ def claimed(run: Run, record: Record, facts: Facts) -> Decision:
                 if known.failure
                 else waiting(Reason.CREATING, f"Creating a run at {record.address}")
             )
-            return Decision(st.say(shown(run, record, facts), run, verdict, now, phase=PENDING), Create(record))
+            status = st.say(shown(run, record, facts), run, verdict, now, phase=PENDING)
+            return Decision(status, Fetch() if unread(run, facts) else Create(record))
         case Answered(observation):
-            return Decision(run.status, Note(created(record, observation, facts), hold=not run.has_finalizer))
+            return Decision(run.status, Note(created(record, observation, now), hold=not run.has_finalizer))
         case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
             return _not_created(run, record, failure, facts)
         case _:
@@ -155,9 +124,11 @@ def _not_created(run: Run, record: Record, failure: Failure, facts: Facts) -> De
 
 def refused(run: Run, record: Record, facts: Facts) -> Decision:
     """A definition that OpenAI refused: over, until it is changed."""
+    if run.spec and run.spec.runID:
+        return adopting.adopt(run, run.spec.runID, facts)
     status = shown(run, record, facts)
     if st.says_finished(status):
-        status = st.stamp(status, run)
+        status = st.stamp(status, run, facts.now)
     else:  # it was lost, or another definition had the word meanwhile
         verdict = ended(Reason.INVALID_REQUEST, "OpenAI refused this definition: change it, or annotate create-again")
         status = st.say(status, run, verdict, facts.now, phase=FAILED)
@@ -180,10 +151,13 @@ def garbled(run: Run, facts: Facts) -> Decision:
 def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
     """The create may have been sent and nobody knows what came of it."""
     now = facts.now
+    if run.spec and run.spec.runID:
+        return adopting.adopt(run, run.spec.runID, facts, record)
     if record.api in facts.policy.searchable:
         return _search(run, record, facts)
-    again = run.spec is not None and run.spec.onUnknownCreate == "CreateAgain"
-    if again and not (run.status.history and run.status.history[0].runID is None):  # once, not without end
+    history = run.status.history or []
+    tried = bool(history) and history[0].reason == Reason.CREATE_OUTCOME_UNKNOWN  # once, not without end
+    if run.spec and run.spec.onUnknownCreate == "CreateAgain" and not tried and not withholding.withheld(run):
         return start_beside_unknown(run, record, facts)
     last = facts.known.ledger.get(record.token)
     message = UNKNOWN_CREATE.format(
@@ -203,7 +177,7 @@ def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
 def _search(run: Run, record: Record, facts: Facts) -> Decision:
     known = facts.known
     if known.found:
-        return Decision(run.status, Note(created(record, known.found, facts), hold=not run.has_finalizer))
+        return Decision(run.status, Note(created(record, known.found, facts.now), hold=not run.has_finalizer))
     step = ending.find(record, facts)
     if isinstance(step, ending.Over):
         return release(run, record, facts)

@@ -9,9 +9,20 @@ from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import creating, digest, ending, following, phase
+from openairun_operator.lifecycle import (
+    adopting,
+    attempts,
+    creating,
+    digest,
+    ending,
+    expiry,
+    following,
+    phase,
+    turns,
+    withholding,
+)
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Action, Decision, Note, Release, Wait
+from openairun_operator.lifecycle.actions import Action, Decision, Delete, Note, Release, Wait
 from openairun_operator.lifecycle.conditions import Verdict, ended, retrying, stalled, waiting
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import Outcome
@@ -24,8 +35,15 @@ def decide(run: Run, facts: Facts) -> Decision:
     if run.deleted_at is not None:
         return _delete(run, facts)
     decision = _decide(run, facts)
-    if isinstance(decision.action, Wait) and run.has_finalizer and _finished(run):
+    if not isinstance(decision.action, Wait):
+        return decision
+    if run.has_finalizer and _finished(run):
         return Decision(decision.status, Release())
+    match expiry.next_step(run, decision.status, facts.now):
+        case Delete() as delete:
+            return Decision(decision.status, delete)
+        case Wait(moment) if moment:
+            return Decision(decision.status, Wait(min(moment, decision.action.until or moment)))
     return decision
 
 
@@ -43,13 +61,22 @@ def _decide(run: Run, facts: Facts) -> Decision:
     if not digest.known(record.digest):
         return Decision(run.status, Note(record.model_copy(update={"digest": run.digest})))
     if superseded(run, record):
+        if run.spec.runID and record.state == "created":  # under runID nothing is ever created
+            noted = {"digest": run.digest, "createAgain": run.create_again or record.createAgain}
+            return Decision(run.status, Note(record.model_copy(update=noted)))
         return _replace(run, record, facts)
     match record.state:
+        case "claimed" if run.spec.cancel:
+            return _cancel_claim(run, record, facts)
         case "claimed":
             return creating.claimed(run, record, facts)
         case "refused":
             return creating.refused(run, record, facts)
-        case "cancelled" | "created":
+        case "cancelled" if run.spec.runID:
+            return adopting.adopt(run, run.spec.runID, facts)
+        case "cancelled":
+            return withholding.cancelled(run, record, facts)
+        case "created":
             return following.follow(run, record, facts)
 
 
@@ -71,7 +98,13 @@ def _holds_nothing(run: Run) -> bool:
     """Whether nothing is left at OpenAI to cancel."""
     if run.record is None or run.record.state == "released":
         return not run.record_garbled
-    return run.record.state == "refused" or _finished(run)
+    return run.record.state in ("refused", "cancelled") or _finished(run) or _archived(run, run.record)
+
+
+def _archived(run: Run, record: Record) -> bool:
+    """Whether the record's run is over and in the history already, while `suspend` holds the next one back."""
+    shown = run.status.record is not None and run.status.record.token == record.token
+    return not shown and any(past.token == record.token for past in run.status.history or ())
 
 
 def _resolve(run: Run, record: Record, facts: Facts) -> Action | ending.Over | ending.Orphaned:
@@ -84,18 +117,30 @@ def _resolve(run: Run, record: Record, facts: Facts) -> Action | ending.Over | e
         case Claimed():
             return ending.Over()
         case Answered(observation):
-            return Note(creating.created(record, observation, facts), hold=not run.has_finalizer)
+            return Note(attempts.created(record, observation, facts.now), hold=not run.has_finalizer)
         case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
             return ending.Over()
     if record.api not in facts.policy.searchable:
         return ending.Orphaned()
     if known.found:
-        return Note(creating.created(record, known.found, facts), hold=not run.has_finalizer)
+        return Note(attempts.created(record, known.found, facts.now), hold=not run.has_finalizer)
     limit = (known.ending_since or facts.now) + facts.policy.orphan_limit
     if facts.now >= limit:
         return ending.Orphaned()
     step = ending.find(record, facts)
     return Wait(min(step.until, limit)) if isinstance(step, Wait) and step.until else step
+
+
+def _cancel_claim(run: Run, record: Record, facts: Facts) -> Decision:
+    """spec.cancel is set while a create is under way, or its answer unknown."""
+    step = _resolve(run, record, facts)
+    match step:
+        case ending.Over():
+            return Decision(run.status, Note(record.model_copy(update={"state": "cancelled"})))
+        case ending.Orphaned():
+            return creating.claimed(run, record, facts)
+    verdict = waiting(Reason.CANCELLING, "spec.cancel is set: finding out what became of the create")
+    return Decision(st.say(run.status, run, verdict, facts.now), step, ending=True)
 
 
 def _delete(run: Run, facts: Facts) -> Decision:
@@ -107,12 +152,16 @@ def _delete(run: Run, facts: Facts) -> Decision:
         return Decision(status, Release(f"a run that the annotation {RECORD_ANNOTATION}, which cannot be read, is of"))
     if record is None or _holds_nothing(run):
         return Decision(status, Release())
+    if run.spec and run.spec.deletionPolicy == "Orphan":
+        return Decision(status, Release())
     if record.state == "claimed":
         step = _resolve(run, record, facts)
         orphan = f"a run with {record.token} in its metadata, if its create of {record.submittedAt} took effect"
     else:
         step = ending.end(record, facts)
-        orphan = f"run {record.id}" + (f" on thread {record.thread}" if record.thread else "")
+        orphan = f"run {record.followed}" + (f" on thread {record.thread}" if record.thread else "")
+        if turns.unknown(record, facts):
+            orphan = f"a response that follows {orphan}, if its create of {turns.pending(record)} took effect"
     match step:
         case ending.Over():
             return Decision(status, Release())
@@ -139,7 +188,7 @@ def _replace(run: Run, record: Record, facts: Facts) -> Decision:
         return Decision(st.say(run.status, run, verdict, facts.now), step, ending=True)
     if not (run.record_annotated and run.has_finalizer):
         return Decision(run.status, Note(record, hold=True))
-    status = following.update(creating.shown(run, record, facts), record, facts)
+    status = following.update(attempts.shown(run, record, facts), record, facts)
     step = ending.end(record, facts)
     match step:
         case ending.Over():

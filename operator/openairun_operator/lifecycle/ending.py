@@ -5,9 +5,10 @@ from datetime import timedelta
 from typing import Final
 
 from openairun_operator.api.record import Record
-from openairun_operator.lifecycle import phase
-from openairun_operator.lifecycle.actions import Action, Cancel, Find, Observe, Wait
-from openairun_operator.lifecycle.facts import Facts
+from openairun_operator.lifecycle import phase, turns
+from openairun_operator.lifecycle.actions import Action, Cancel, Find, Note, Observe, Wait
+from openairun_operator.lifecycle.facts import Facts, Knowledge
+from openairun_operator.lifecycle.ledger import Answered
 from openairun_operator.lifecycle.observation import RunObservation
 
 CONFIRMATIONS: Final = 2
@@ -26,10 +27,10 @@ class Orphaned:
     """The orphan limit is reached and the run may still go."""
 
 
-def seen(record: Record, facts: Facts) -> RunObservation | None:
+def seen(record: Record, known: Knowledge) -> RunObservation | None:
     """The last observation of the record's run."""
-    observation = facts.known.observation
-    return observation if observation and observation.id == record.id else None
+    observation = known.observation
+    return observation if observation and observation.id == record.followed else None
 
 
 def provider_changed(record: Record, facts: Facts) -> str | None:
@@ -44,9 +45,14 @@ def provider_changed(record: Record, facts: Facts) -> str | None:
 def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
     """The next step towards a run that is over."""
     known, now = facts.known, facts.now
-    last = seen(record, facts)
+    last = seen(record, facts.known)
+    if turn := turns.pending(record):
+        match turns.entry(turn, facts):
+            case Answered(observation):
+                return Note(turns.taken(record, observation, last))
     if last and (last.at_rest or phase.of(last.status) in phase.TERMINAL):
-        return Over()
+        # A submission without an answer may have made a response that nobody can find.
+        return Orphaned() if turns.unknown(record, facts) else Over()
     if known.gone >= CONFIRMATIONS and provider_changed(record, facts) is None:
         return Over()
     limit = (known.ending_since or now) + facts.policy.orphan_limit

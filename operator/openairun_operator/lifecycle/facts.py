@@ -7,7 +7,7 @@ from openairun_operator.api.record import API
 from openairun_operator.lifecycle.actions import Decision, Observe, Wait
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.ledger import Ledger
-from openairun_operator.lifecycle.observation import RunObservation
+from openairun_operator.lifecycle.observation import Contents, RunObservation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,14 @@ class Knowledge:
     missed_first: datetime | None = None
     missed_last: datetime | None = None
     """When searches for the token found nothing, first and last."""
+    contents: Contents | None = None
+    """What references lead to: read for the next create or submission, and forgotten when that was sent."""
+    stored: str | None = None
+    """The SHA-256 of the answer that was written to a ConfigMap."""
+    store_failure: Failure | None = None
+    store_failures: int = 0
+    store_at: datetime | None = None
+    """When to try again to store the answer."""
     cancel_refused: bool = False
     """Whether OpenAI refused the last cancel: it is asked again."""
     ending_since: datetime | None = None
@@ -65,6 +73,8 @@ class Knowledge:
             self.observation = self.look_at = self.looked_at = self.ending_since = None
             self.found = self.missed_first = self.missed_last = None
             self.cancelled, self.gone, self.cancel_refused = False, 0, False
+            self.stored = self.store_failure = self.store_at = None
+            self.store_failures = 0
 
     def turn_to_ending(self, decision: Decision, now: datetime) -> None:
         """Note whether the run is being ended. An ending that was called off, say by a longer timeout, is forgotten."""

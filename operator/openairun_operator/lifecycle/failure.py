@@ -47,6 +47,8 @@ NEEDS_PERSON: Final = frozenset(
         Reason.API_NOT_SERVED,
         Reason.MODEL_NOT_SET,
         Reason.MODEL_NOT_ACCESSIBLE,
+        Reason.RUN_NOT_FOUND,
+        Reason.REFERENCE_FORBIDDEN,
     }
 )
 """Reasons that pass only when somebody does something. Looked at again every `PERSON_RETRY` seconds."""

@@ -1,16 +1,17 @@
 """Following a run that exists: look at it until it is finished, end it at its deadline, notice if it is lost."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from openairun_operator.api import durations
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import ending, phase, polling
+from openairun_operator.lifecycle import ending, phase, polling, storing, submitting, turns
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Decision, Note, Observe, Wait
-from openairun_operator.lifecycle.conditions import Verdict, ended, going, retrying
-from openairun_operator.lifecycle.creating import shown
+from openairun_operator.lifecycle.actions import Decision, Note, Observe, Store, Wait
+from openairun_operator.lifecycle.attempts import shown
+from openairun_operator.lifecycle.conditions import Extra, Verdict, ended, going, retrying
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import NEEDS_PERSON
 from openairun_operator.lifecycle.run import Run
@@ -23,34 +24,59 @@ def follow(run: Run, record: Record, facts: Facts) -> Decision:
     """The next step for a run whose id is known."""
     status = shown(run, record, facts)
     if st.finished(status):
-        status = _said_again(status, run, facts)
-        return Decision(status, Wait() if run.record_annotated else Note(record))
+        return _finished(run, record, status, facts)
     if not (run.record_annotated and run.has_finalizer):
         return Decision(run.status, Note(record, hold=True))
     status = update(status, record, facts)
     if status.phase in phase.TERMINAL:
-        return Decision(st.say(status, run, _final(status, run), facts.now), Wait())
+        return _ended(run, record, status, facts)
     deadline = polling.deadline(record.recordedAt, st.timeout_of(run.spec, record, facts.policy.timeout))
     if facts.known.gone >= ending.CONFIRMATIONS:
         return _gone(run, record, status, deadline, facts)
-    if deadline and facts.now >= deadline and facts.known.looked_at and facts.known.looked_at >= deadline:
+    if run.spec and run.spec.cancel:
+        return _cancel(run, record, status, facts)
+    if deadline is None or facts.now < deadline:
+        submission = submitting.step(run, record, status, deadline, facts)
+        return submission or _look(run, record, status, deadline, facts)
+    if facts.known.looked_at and facts.known.looked_at >= deadline:
         return _at_deadline(run, record, status, facts)
     return _look(run, record, status, deadline, facts)
 
 
-def _said_again(status: OpenAIRunStatus, run: Run, facts: Facts) -> OpenAIRunStatus:
+def _ended(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Decision:
+    """The run is over: its answer is stored first, if it can be, so that who waits for the run finds it."""
+    status = storing.with_stored(run, status, facts)
+    if facts.known.store_failure is None:
+        action = storing.store(run, record, status, facts)
+        if isinstance(action, Store):
+            return Decision(run.status, action)
+    extra = storing.condition(run, record, status, facts)
+    return Decision(st.say(status, run, _final(status, run), facts.now, extra), Wait())
+
+
+def _finished(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Decision:
+    """It is over and said to be so. What is left is an answer that could not be stored yet."""
+    status = storing.with_stored(run, status, facts)
+    status = _said_again(status, run, storing.condition(run, record, status, facts), facts)
+    if not run.record_annotated:
+        return Decision(status, Note(record))
+    step = storing.store(run, record, status, facts)
+    return Decision(status, step or Wait(storing.again(run, status, record, facts)))
+
+
+def _said_again(status: OpenAIRunStatus, run: Run, extra: Extra | None, facts: Facts) -> OpenAIRunStatus:
     """A finished run's status for this generation. Said anew if another definition had the word meanwhile."""
     if st.says_finished(status):
-        return st.stamp(status, run)
+        return st.stamp(status, run, facts.now, extra)
     given_up = ended(Reason.DEADLINE_EXCEEDED, f"Run {status.runID} had not ended when it was given up")
     verdict = st.verdict_of(status, wait=True) if status.phase in phase.TERMINAL else given_up
-    return st.say(status, run, verdict, facts.now)
+    return st.say(status, run, verdict, facts.now, extra)
 
 
 def update(status: OpenAIRunStatus, record: Record, facts: Facts) -> OpenAIRunStatus:
     """`status` with the last observation of the run, if there is one."""
-    seen = ending.seen(record, facts)
-    return st.observed(status, seen, facts.now) if seen else status
+    seen = ending.seen(record, facts.known)
+    return st.observed(status, submitting.unanswered(seen, record), facts.now) if seen else status
 
 
 def _wait(run: Run) -> bool:
@@ -73,17 +99,42 @@ def _deadline_text(status: OpenAIRunStatus) -> str:
 def _look(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime | None, facts: Facts) -> Decision:
     known, now = facts.known, facts.now
     failure = facts.blocked or known.failure
-    if status.phase in (None, phase.PENDING) and failure is None:
-        said = run.status  # nothing to say before the first look
+    if (status.phase in (None, phase.PENDING) or known.looked_at is None) and failure is None:
+        said = run.status  # nothing to say before the first look; what was said before a restart stands until then
     elif failure and (failure.reason in NEEDS_PERSON or known.failures > _QUIET_FAILURES):
         said = st.say(status, run, retrying(failure.reason, failure.message, wait=_wait(run)), now)
     else:
-        said = st.say(status, run, st.verdict_of(status, wait=_wait(run)), now)
+        lacking = submitting.asked(run, record, ending.seen(record, facts.known))
+        said = st.say(status, run, st.verdict_of(status, wait=_wait(run), lacking=lacking), now)
     if known.pausing(now):
         return Decision(said, Wait(known.retry_at))
+    last = ending.seen(record, facts.known)
+    if last and last.at_rest and known.look_at and not (deadline and now >= deadline):
+        return Decision(said, Wait(deadline))  # nothing goes on at OpenAI before the tool outputs are there
     if known.look_at is None or now >= known.look_at or (deadline and now >= deadline):
         return Decision(said, Observe(record))
     return Decision(said, Wait(min(known.look_at, deadline) if deadline else known.look_at))
+
+
+def _cancel(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Decision:
+    """spec.cancel is set."""
+    step = ending.end(record, facts)
+    match step:
+        case ending.Over():
+            moment = facts.now.replace(microsecond=0)
+            verdict = ended(Reason.CANCELLED, f"Run {record.id} was cancelled: it waits for tool results no longer")
+            fields = {"phase": phase.CANCELLED, "cancelledAt": moment, "requiredAction": None}
+            return Decision(st.say(status, run, verdict, facts.now, **fields), Wait())
+        case ending.Orphaned():
+            limit = durations.show(facts.policy.orphan_limit)
+            verdict = ended(Reason.ORPHANED, f"Run {record.id} was not seen to end within {limit}: it may still go")
+            return Decision(st.say(status, run, verdict, facts.now), Wait())
+    failure = facts.known.failure
+    if failure and facts.known.failures > _QUIET_FAILURES:
+        verdict = retrying(failure.reason, f"spec.cancel is set: cannot cancel. {failure.message}", wait=_wait(run))
+    else:
+        verdict = going(Reason.CANCELLING, f"spec.cancel is set: cancelling run {record.id}", wait=_wait(run))
+    return Decision(st.say(status, run, verdict, facts.now), step, ending=True)
 
 
 def _gone(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime | None, facts: Facts) -> Decision:
@@ -110,9 +161,9 @@ def _at_deadline(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts
         return Decision(st.say(status, run, ended(Reason.DEADLINE_EXCEEDED, text), facts.now), Wait())
     if isinstance(step, ending.Orphaned):
         limit = durations.show(facts.policy.orphan_limit)
-        verdict = ended(
-            Reason.DEADLINE_EXCEEDED, f"{text}; its cancellation was not confirmed within {limit}: it may still go"
-        )
+        unknown = turns.unknown(record, facts)
+        why = "the submission of tool outputs got no answer" if unknown else f"it was not seen to end within {limit}"
+        verdict = replace(ended(Reason.DEADLINE_EXCEEDED, f"{text}; {why}: it may still go"), outcome_unknown=unknown)
         return Decision(st.say(status, run, verdict, facts.now), Wait())
     verdict = going(Reason.DEADLINE_EXCEEDED, f"{text}: it is being cancelled", wait=_wait(run))
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)

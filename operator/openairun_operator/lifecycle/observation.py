@@ -82,6 +82,17 @@ class RunRef:
     thread: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What references in the spec lead to, read once. `digest` is that of the definition it was read for."""
+
+    digest: str
+    input: str | None = field(default=None, repr=False)
+    authorizations: Mapping[KeyRef, str] = field(default_factory=dict[KeyRef, str], repr=False)
+    results: Mapping[str, str] | None = field(default=None, repr=False)
+    """The tool outputs that stand elsewhere, by the id of the call; None: not read."""
+
+
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
     """A run to create: the definition, the model for want of another, and the metadata sent along."""

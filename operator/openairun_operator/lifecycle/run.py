@@ -17,7 +17,15 @@ from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.lifecycle import digest
 
 _ROOM = 1024
-_ADVANCE = {"claimed": 0, "released": 1, "refused": 2, "created": 3}
+_ADVANCE = {"claimed": 0, "released": 1, "refused": 2, "cancelled": 2, "created": 3}
+_TURNS = {"claimed": 0, "released": 1, "refused": 2, "taken": 3}
+_APPLIERS = {
+    "argocd.argoproj.io/tracking-id": "Argo CD",
+    "argocd.argoproj.io/instance": "Argo CD",
+    "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/name": "Flux",
+}
+"""Labels and annotations by which GitOps tools know what they apply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +42,8 @@ class Run:
     spec_error: str | None
     digest: str
     create_again: str | None
+    applied_by: str | None
+    """The GitOps tool that applies the object, as far as its labels and annotations tell."""
     record: Record | None
     record_annotated: bool
     """Whether the annotation holds `record` as it is, for this very object."""
@@ -50,7 +60,7 @@ class Run:
     @property
     def api(self) -> API:
         """The API that the definition asks for."""
-        return "Assistants" if self.spec and self.spec.assistantID else "Responses"
+        return "Assistants" if self.spec and self.spec.threadID else "Responses"
 
 
 def _record(data: Any, key: str) -> Record | None:
@@ -89,7 +99,17 @@ def _best(annotated: Record | None, mirrored: Record | None) -> Record | None:
     """The later attempt; of one attempt the further state."""
     if annotated is None or mirrored is None:
         return annotated or mirrored
-    return max(annotated, mirrored, key=lambda r: (r.submittedAt, _ADVANCE[r.state], r.recordedAt is not None))
+    return max(annotated, mirrored, key=_progress)
+
+
+def _progress(record: Record) -> tuple[Any, ...]:
+    turn = record.turn
+    return (
+        record.submittedAt,
+        _ADVANCE[record.state],
+        record.recordedAt is not None,
+        (turn.submittedAt, _TURNS[turn.state]) if turn else (record.submittedAt, -1),
+    )
 
 
 def parse(body: Mapping[str, Any]) -> Run:
@@ -100,6 +120,7 @@ def parse(body: Mapping[str, Any]) -> Run:
     """
     meta = body["metadata"]
     annotations = meta.get("annotations") or {}
+    marks = annotations.keys() | (meta.get("labels") or {}).keys()
     key = f"{meta.get('namespace')}/{meta['name']}"
     raw_spec = body.get("spec") or {}
     raw_status = body.get("status") or {}
@@ -128,6 +149,7 @@ def parse(body: Mapping[str, Any]) -> Run:
         spec_error=spec_error,
         digest=digest.of(raw_spec),
         create_again=annotations.get(CREATE_AGAIN_ANNOTATION),
+        applied_by=next((tool for mark, tool in _APPLIERS.items() if mark in marks), None),
         record=record,
         record_annotated=annotated_as_is,
         record_garbled=garbled and record is None,
@@ -147,4 +169,5 @@ def dump_record(record: Record) -> str:
     in all, and it must not be the id that meets it, when the run exists already.
     """
     text = json.dumps(record.model_dump(mode="json", exclude_none=True), separators=(",", ":"))
-    return text + " " * _ROOM if record.state == "claimed" else text
+    claimed = record.state == "claimed" or (record.turn is not None and record.turn.state == "claimed")
+    return text + " " * _ROOM if claimed else text

@@ -1,5 +1,6 @@
 """Building `status`: from what it was, the record and what was observed. Terminal is final."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,9 +9,14 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.spec import OpenAIRunSpec
 from openairun_operator.api.status import (
+    MAX_ALL_ARGUMENTS,
     MAX_ARGUMENTS,
+    MAX_DETAILS,
+    MAX_FILES,
     MAX_HISTORY,
     MAX_OUTPUT_BYTES,
+    MAX_RESPONSE_IDS,
+    MAX_STEPS,
     MAX_TOOL_CALLS,
     Effective,
     IncompleteDetails,
@@ -19,11 +25,12 @@ from openairun_operator.api.status import (
     Output,
     PastRun,
     RequiredAction,
+    Step,
     ToolCall,
 )
-from openairun_operator.lifecycle import phase, text
-from openairun_operator.lifecycle.conditions import Verdict, conditions, ended, going, succeeded
-from openairun_operator.lifecycle.observation import RunObservation
+from openairun_operator.lifecycle import advice, phase, text, turns
+from openairun_operator.lifecycle.conditions import BESIDE, Extra, Verdict, beside, conditions, ended, going, succeeded
+from openairun_operator.lifecycle.observation import RunObservation, SeenStep
 from openairun_operator.lifecycle.run import Run
 
 
@@ -52,10 +59,17 @@ def says_finished(status: OpenAIRunStatus) -> bool:
     return finished(status) and condition is not None and condition.status == "True"
 
 
-def stamp(status: OpenAIRunStatus, run: Run) -> OpenAIRunStatus:
-    """`status`, unchanged in what it says, for the object's generation."""
-    said = [c.model_copy(update={"observedGeneration": run.generation}) for c in status.conditions]
+def stamp(status: OpenAIRunStatus, run: Run, now: datetime, *extras: Extra | None) -> OpenAIRunStatus:
+    """`status`, unchanged in what it says of the run, for the object's generation; with what stands beside that."""
+    said = [
+        c.model_copy(update={"observedGeneration": run.generation}) for c in status.conditions if c.type not in BESIDE
+    ]
+    said += beside(_extras(run, status, extras), status.conditions, run.generation, _second(now))
     return status.model_copy(update={"observedGeneration": run.generation, "conditions": said})
+
+
+def _extras(run: Run, status: OpenAIRunStatus, extras: Iterable[Extra | None]) -> list[Extra]:
+    return [extra for extra in (*extras, advice.of(run, status)) if extra]
 
 
 def archive(status: OpenAIRunStatus) -> OpenAIRunStatus:
@@ -108,17 +122,16 @@ def interval_of(spec: OpenAIRunSpec | None, record: Record | None, default: time
     return durations.parse(text_) if text_ else default
 
 
-def say(status: OpenAIRunStatus, run: Run, verdict: Verdict, now: datetime, **fields: Any) -> OpenAIRunStatus:
+def say(
+    status: OpenAIRunStatus, run: Run, verdict: Verdict, now: datetime, *extras: Extra | None, **fields: Any
+) -> OpenAIRunStatus:
     """`status` with `verdict` in its conditions, `fields` set, and stamped with the generation."""
     if verdict.finished and status.finishedAt is None:
         fields.setdefault("finishedAt", _second(now))
-    return status.model_copy(
-        update=fields
-        | {
-            "observedGeneration": run.generation,
-            "conditions": conditions(verdict, status.conditions, run.generation, _second(now)),
-        }
-    )
+    status = status.model_copy(update=fields | {"observedGeneration": run.generation})
+    beside_it = _extras(run, status, extras)
+    said = conditions(verdict, status.conditions, run.generation, _second(now), beside_it)
+    return status.model_copy(update={"conditions": said})
 
 
 def identify(status: OpenAIRunStatus, record: Record, timeout: timedelta, interval: timedelta) -> OpenAIRunStatus:
@@ -166,12 +179,10 @@ def observed(status: OpenAIRunStatus, seen: RunObservation, now: datetime) -> Op
         return status
     phase_ = phase.of(seen.status)
     if phase_ == phase.QUEUED and status.startedAt is not None and status.phase:
-        phase_ = status.phase  # a late answer: no phase goes backwards
-    calls = [
-        ToolCall(id=call.id, name=text.clean(call.name)[:256], arguments=text.clean(call.arguments)[:MAX_ARGUMENTS])
-        for call in seen.calls[:MAX_TOOL_CALLS]
-    ]
-    is_response = (status.api or "Responses") == "Responses"
+        # No phase goes backwards: it is a late answer, or the run goes on with its tool outputs.
+        phase_ = phase.IN_PROGRESS if status.phase == phase.REQUIRES_ACTION else status.phase
+    record = status.record
+    spent = record.spent if record else None
     return status.model_copy(
         update={
             "phase": phase_,
@@ -179,24 +190,87 @@ def observed(status: OpenAIRunStatus, seen: RunObservation, now: datetime) -> Op
             "model": text.message(seen.model) if seen.model else status.model,
             "threadID": seen.thread or status.threadID,
             "conversationID": seen.conversation or status.conversationID,
-            "responseIDs": [seen.id] if is_response else None,
-            "responseCount": 1 if is_response else None,
+            **_responses(status, seen),
             "lastError": LastError(code=text.message(seen.error[0]), message=text.message(seen.error[1]))
             if seen.error
             else None,
             "incompleteDetails": IncompleteDetails(reason=text.message(seen.incomplete_reason))
             if seen.incomplete_reason
             else None,
-            "requiredAction": RequiredAction(toolCalls=calls) if calls and phase_ == phase.REQUIRES_ACTION else None,
-            "usage": seen.usage or status.usage,
+            "requiredAction": _required(seen) if seen.calls and phase_ == phase.REQUIRES_ACTION else None,
+            "fileIDs": _files(status, seen),
+            "usage": turns.add(spent, seen.usage) if seen.usage else status.usage,
             "output": _output(seen.text) or status.output,
         }
+        | _steps(status, seen)
         | _stamps(status, seen, phase_, now)
     )
 
 
-def verdict_of(status: OpenAIRunStatus, *, wait: bool) -> Verdict:
-    """What is to be said of a run that was observed, by its phase."""
+def _responses(status: OpenAIRunStatus, seen: RunObservation) -> dict[str, Any]:
+    """The responses that make up the run; there are none over the Assistants API."""
+    if (status.api or "Responses") != "Responses":
+        return {"responseIDs": None, "responseCount": None}
+    record, ids = status.record, list(status.responseIDs or ())
+    count = (record.responses if record else None) or 1
+    if not ids and count > 1 and status.runID:
+        ids = [status.runID]  # the status was lost, and the ids between with it
+    ids += [] if seen.id in ids else [seen.id]
+    return {"responseIDs": ids[-MAX_RESPONSE_IDS:], "responseCount": count}
+
+
+def _required(seen: RunObservation) -> RequiredAction:
+    calls, room = [], MAX_ALL_ARGUMENTS
+    for call in seen.calls[:MAX_TOOL_CALLS]:
+        arguments = text.clean(call.arguments)
+        shown = arguments[: min(MAX_ARGUMENTS, room)]
+        room -= len(shown)
+        calls.append(
+            ToolCall(
+                id=text.clean(call.id),
+                type=call.type,
+                name=text.clean(call.name)[:256],
+                arguments=shown,
+                truncated=True if len(shown) < len(arguments) else None,
+                serverLabel=text.message(call.server)[:256] if call.server else None,
+            )
+        )
+    return RequiredAction(toolCalls=calls, total=len(seen.calls) if len(seen.calls) > MAX_TOOL_CALLS else None)
+
+
+def _files(status: OpenAIRunStatus, seen: RunObservation) -> list[str] | None:
+    known = list(status.fileIDs or ())
+    known += [name for name in (text.message(id_) for id_ in seen.files) if name not in known]
+    return list(dict.fromkeys(known))[:MAX_FILES] or None
+
+
+def _steps(status: OpenAIRunStatus, seen: RunObservation) -> dict[str, Any]:
+    """The steps so far. A run of several responses has the steps of all of them."""
+    if seen.steps is None:
+        return {}
+    old = {step.id: step for step in status.steps or ()}
+    new = {step.id: _step(step) for step in seen.steps}
+    added = sum(1 for id_ in new if id_ not in old)
+    if status.api == "Assistants":
+        total = max(seen.step_count, len(seen.steps))
+    else:
+        total = (status.stepCount or 0) + max(added, seen.step_count - (len(new) - added))
+    return {"steps": list((old | new).values())[-MAX_STEPS:] or None, "stepCount": total or None}
+
+
+def _step(step: SeenStep) -> Step:
+    return Step(
+        id=text.message(step.id),
+        object=text.message(step.object) if step.object else None,
+        type=text.message(step.type),
+        status=text.message(step.status) if step.status else None,
+        createdAt=_time(step.created_at),
+        details=text.redact(text.clean(step.details))[:MAX_DETAILS] if step.details else None,
+    )
+
+
+def verdict_of(status: OpenAIRunStatus, *, wait: bool, lacking: str | None = None) -> Verdict:
+    """What is to be said of a run that was observed, by its phase; `lacking` is what is wrong with spec.toolOutputs."""
     run_id = status.runID
     match status.phase:
         case phase.COMPLETED:
@@ -221,7 +295,8 @@ def verdict_of(status: OpenAIRunStatus, *, wait: bool) -> Verdict:
             return going(
                 Reason.ACTION_REQUIRED,
                 text.message(
-                    f"Run {run_id} waits for the results of tool calls: {names or 'see status.requiredAction'}"
+                    f"Run {run_id} waits for the results of tool calls: {names or 'see status.requiredAction'}."
+                    f" {lacking or 'Answer them in spec.toolOutputs'}"
                 ),
                 wait=wait,
                 action_required=True,

@@ -1,0 +1,429 @@
+"""Acting on decisions: each action is done once, and what came of it put where the next decision sees it."""
+
+import asyncio
+import dataclasses
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol, assert_never
+
+from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import API, Record
+from openairun_operator.kube import outputs, references
+from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError, RefusedError
+from openairun_operator.kube.events import Events
+from openairun_operator.lifecycle import (
+    adopting,
+    attempts,
+    ending,
+    polling,
+    storing,
+    submitting,
+    text,
+    turns,
+    withholding,
+)
+from openairun_operator.lifecycle import events as ev
+from openairun_operator.lifecycle import status as st
+from openairun_operator.lifecycle.actions import (
+    Action,
+    Adopt,
+    Cancel,
+    Claim,
+    Create,
+    Delete,
+    Fetch,
+    Find,
+    Note,
+    Observe,
+    Release,
+    Store,
+    Submit,
+    Wait,
+)
+from openairun_operator.lifecycle.facts import Policy
+from openairun_operator.lifecycle.failure import CallFailedError, Failure, retry_delay
+from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
+from openairun_operator.lifecycle.observation import (
+    Call,
+    Contents,
+    CreateRequest,
+    RunObservation,
+    RunRef,
+    SubmitRequest,
+)
+from openairun_operator.lifecycle.run import Run, dump_record
+from openairun_operator.metrics import Metrics
+from openairun_operator.store import Entry
+from openairun_operator.wires.protocol import Wire
+
+logger = logging.getLogger(__name__)
+
+_NOTE_PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between the first tries to write an id down: a stopping operator waits for them."""
+
+
+class Wires(Protocol):
+    """What is needed of the world outside: a wire for an API, and whether there can be one."""
+
+    def blocked(self) -> Failure | None:
+        """Why no call can be made now."""
+        ...
+
+    def credential(self) -> str | None:
+        """A mark of the key in use."""
+        ...
+
+    def wire(self, api: API, *, ending: bool) -> Wire:
+        """The wire for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
+        ...
+
+
+class Actor:
+    """Does what was decided. Every method leaves the entry as the world is then."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        cluster: Cluster,
+        wires: Wires,
+        events: Events,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._policy = policy
+        self._cluster = cluster
+        self._wires = wires
+        self._events = events
+        self._metrics = metrics
+        self._clock = clock
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def drain(self, limit: float) -> None:
+        """Wait for what was sent and creates: the ids must be written down. At most `limit` seconds."""
+        if self._sending:
+            logger.info("Waiting for %d creates that were sent", len(self._sending))
+            await asyncio.wait(self._sending, timeout=limit)
+
+    async def unclaim(self, entry: Entry) -> None:
+        """Let go of a claim that was never sent: the next operator must not take it for one without an answer."""
+        record = entry.run.record
+        if record is None:
+            return
+        turn = turns.pending(record)
+        if record.state == "claimed" and isinstance(entry.known.ledger.get(record.token), Claimed):
+            record = attempts.released(record)
+        elif turn and isinstance(entry.known.ledger.get(turn.token), Claimed):
+            record = turns.became(record, "released")
+        else:
+            return
+        try:
+            await self._note(entry, record, hold=False)
+        except ClusterError as error:
+            logger.warning("%s: %s", entry.run.key, error)
+
+    async def act(self, entry: Entry, action: Action) -> None:
+        """Do it. Raises ClusterError when the API server did not do what was asked."""
+        match action:
+            case Claim(record, token):
+                entry.known.ledger.claim(token, keep=entry.known.token)
+                await self._claim(entry, record)
+            case Note(record, hold):
+                await self._note(entry, record, hold=hold)
+            case Fetch(results):
+                await self._fetch(entry, results=results)
+            case Adopt(ref):
+                await self._adopt(entry, ref)
+            case Create(record):
+                await self._create(entry, record)
+            case Submit(record):
+                await self._submit(entry, record)
+            case Observe(record):
+                if await self._look(entry, record, lambda wire, ref: wire.observe(ref)):
+                    self._metrics.polled(record.api)
+            case Cancel(record):
+                await self._cancel(entry, record)
+            case Find(record):
+                await self._find(entry, record)
+            case Store(record, name, data, owned):
+                await self._store(entry, record, name, dict(data), owned=owned)
+            case Wait() | Release() | Delete():
+                raise AssertionError(action)
+            case never:
+                assert_never(never)
+
+    # --- records
+
+    async def _claim(self, entry: Entry, record: Record) -> None:
+        try:
+            entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
+        except RefusedError as error:
+            words = (
+                f"Nothing is created, since the API server does not take the operator's record of it: {error}. Make"
+                " room in metadata.annotations: kubectl apply keeps a copy of the object there, kubectl apply"
+                " --server-side does not"
+            )
+            self._hold_back(entry, Failure(reason=Reason.RECORD_REFUSED, message=text.message(words)))
+
+    async def _note(self, entry: Entry, record: Record, *, hold: bool) -> None:
+        if entry.vanished:
+            entry.run = dataclasses.replace(entry.run, record=record)
+        elif hold:
+            entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
+        else:
+            entry.take(await self._cluster.annotate(entry.run, dump_record(record)))
+
+    # --- what costs money
+
+    async def _create(self, entry: Entry, record: Record) -> None:
+        run = entry.run
+        if run.digest != record.digest or run.deleted_at or withholding.withheld(run):
+            return  # it changed while the status was written: decide again
+        if entry.known.ledger.send(record.token):
+            await self._in_a_task(entry, self._send(entry, record))
+
+    async def _send(self, entry: Entry, record: Record) -> None:
+        run, known = entry.run, entry.known
+        request = self._definition(run, record, known.contents)
+        known.contents = None
+        try:
+            seen = await self._wires.wire(record.api, ending=False).create(request)
+        except CallFailedError as error:
+            known.ledger.answer(record.token, Failed(error.failure))
+            self._metrics.not_created(record.api, error.failure)
+            self._failed(entry, record.api, error.failure)
+            return
+        known.ledger.answer(record.token, Answered(seen))
+        self._metrics.created(record.api)
+        self._succeeded(entry)
+        self._take_observation(entry, record, seen)
+        await self._write_down(entry, attempts.created(record, seen, self._clock()), seen.id)
+
+    async def _submit(self, entry: Entry, record: Record) -> None:
+        run, known, turn = entry.run, entry.known, turns.pending(record)
+        last = ending.seen(record, known)
+        if turn is None or last is None or run.deleted_at or submitting.digest(run, last.calls) != turn.digest:
+            return
+        if known.ledger.send(turn.token):
+            await self._in_a_task(entry, self._send_outputs(entry, record, turn.token, last))
+
+    async def _send_outputs(self, entry: Entry, record: Record, token: str, last: RunObservation) -> None:
+        run, known = entry.run, entry.known
+        results = submitting.results(run, last.calls, known.contents)
+        request = SubmitRequest(self._ref(record), results, self._definition(run, record, known.contents, last.model))
+        known.contents = None
+        try:
+            seen = await self._wires.wire(record.api, ending=False).submit(request)
+        except CallFailedError as error:
+            known.ledger.answer(token, Failed(error.failure))
+            self._metrics.not_submitted(record.api, error.failure)
+            self._failed(entry, record.api, error.failure)
+            return
+        known.ledger.answer(token, Answered(seen))
+        self._metrics.submitted(record.api)
+        self._succeeded(entry)
+        made = turns.taken(record, seen, last)
+        self._take_observation(entry, made, seen)
+        await self._write_down(entry, made, seen.id)
+
+    async def _in_a_task(self, entry: Entry, sending: Any) -> None:
+        """Send in a task of its own, which a stopping operator waits for."""
+        task = asyncio.create_task(sending, name=f"create for {entry.run.key}")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        await asyncio.shield(task)
+
+    async def _write_down(self, entry: Entry, record: Record, run_id: str) -> None:
+        for pause in (*_NOTE_PAUSES, None):
+            try:
+                await self._note(entry, record, hold=False)
+                return
+            except (GoneError, RefusedError):
+                return  # decided upon next
+            except ClusterError as error:
+                logger.warning("%s: run %s is created; trying again to record it: %s", entry.run.key, run_id, error)
+            if pause is not None:
+                await asyncio.sleep(pause)
+
+    def _definition(
+        self, run: Run, record: Record, contents: Contents | None, default_model: str | None = None
+    ) -> CreateRequest:
+        assert run.spec is not None
+        own = {"namespace": run.namespace, "name": run.name, "uid": run.uid}
+        mine = {f"{METADATA_PREFIX}{key}": value for key, value in own.items()} | {TOKEN_KEY: record.token}
+        return CreateRequest(
+            spec=run.spec,
+            default_model=default_model or self._policy.default_model,
+            metadata={**(run.spec.metadata or {}), **mine},
+            input=contents.input if contents else None,
+            authorizations=contents.authorizations if contents else {},
+        )
+
+    # --- looking
+
+    @staticmethod
+    def _ref(record: Record) -> RunRef:
+        assert record.followed is not None
+        return RunRef(record.api, record.followed, record.thread)
+
+    async def _cancel(self, entry: Entry, record: Record) -> None:
+        logger.info("%s: cancelling run %s", entry.run.key, record.followed)
+        if await self._look(entry, record, lambda wire, ref: wire.cancel(ref)):
+            known = entry.known
+            known.cancel_refused = known.observation is not None and known.observation.cancel_refused
+            known.cancelled = not known.cancel_refused
+            if known.cancelled:
+                self._metrics.cancelled(record.api)
+
+    async def _look(
+        self, entry: Entry, record: Record, call: Callable[[Wire, RunRef], Awaitable[RunObservation]]
+    ) -> bool:
+        """Observe or cancel; the answer is whether the run was seen."""
+        try:
+            seen = await call(self._wires.wire(record.api, ending=entry.ending), self._ref(record))
+        except CallFailedError as error:
+            if error.failure.reason is Reason.NOT_FOUND:
+                self._succeeded(entry)
+                entry.known.gone += 1
+                entry.known.look_at = self._clock() + timedelta(seconds=min(2.0 * entry.known.gone, 30.0))
+            else:
+                self._failed(entry, record.api, error.failure)
+            return False
+        self._succeeded(entry)
+        self._take_observation(entry, record, seen)
+        return True
+
+    def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:
+        known, now = entry.known, self._clock()
+        known.observation, known.looked_at, known.gone = seen, now, 0
+        interval = st.interval_of(entry.run.spec, record, self._policy.polling_interval)
+        since = known.ending_since if entry.ending and known.ending_since else record.recordedAt or now
+        if record.turn and record.turn.submittedAt > since:
+            since = record.turn.submittedAt  # young again
+        known.look_at = now + timedelta(seconds=polling.delay(now - since, interval, random.random(), seen.poll_after))
+
+    async def _find(self, entry: Entry, record: Record) -> None:
+        known = entry.known
+        try:
+            wire = self._wires.wire(record.api, ending=entry.ending)
+            found = await wire.find(record.thread, record.token, record.submittedAt)
+        except CallFailedError as error:
+            self._failed(entry, record.api, error.failure)
+            return
+        self._succeeded(entry)
+        now = self._clock()
+        if found is None:
+            known.missed_first, known.missed_last = known.missed_first or now, now
+        else:
+            known.found = found
+            self._take_observation(entry, record, found)
+
+    async def _adopt(self, entry: Entry, ref: RunRef) -> None:
+        try:
+            found = await self._wires.wire(ref.api, ending=False).observe(ref)
+        except CallFailedError as error:
+            failure = error.failure
+            if failure.reason in (Reason.NOT_FOUND, Reason.REFUSED):
+                failure = adopting.not_found(ref, self._policy.address)
+            self._failed(entry, ref.api, failure)
+            return
+        self._succeeded(entry)
+        entry.known.found = dataclasses.replace(found, id=ref.id)
+
+    # --- what stands elsewhere in the cluster
+
+    async def _fetch(self, entry: Entry, *, results: bool) -> None:
+        run, spec = entry.run, entry.run.spec
+        assert spec is not None
+        calls: tuple[Call, ...] = ()
+        if results and run.record and (seen := ending.seen(run.record, entry.known)):
+            calls = seen.calls
+        try:
+            entry.known.contents = Contents(
+                digest=run.digest,
+                # The input of a run that exists was sent with its create.
+                input=await references.read(self._cluster, run.namespace, spec.inputFrom)
+                if spec.inputFrom and not results
+                else None,
+                authorizations={
+                    tool.authorizationFrom: (
+                        await references.read_secret(self._cluster, run.namespace, tool.authorizationFrom)
+                    ).strip()
+                    for tool in spec.tools or ()
+                    if tool.authorizationFrom
+                },
+                results={
+                    output.toolCallID: await references.read(self._cluster, run.namespace, output.outputFrom)
+                    for output in submitting.needed(run, calls)
+                    if output.outputFrom
+                },
+            )
+        except references.ReferenceFailedError as error:
+            self._hold_back(entry, error.failure)
+
+    async def _store(self, entry: Entry, record: Record, name: str, data: dict[str, str], *, owned: bool) -> None:
+        known = entry.known
+        mark = storing.checksum(data)
+        try:
+            await outputs.write(self._cluster, entry.run, name, data, run_id=record.id or "", owned=owned, sha256=mark)
+        except outputs.OutputFailedError as error:
+            failure = error.failure
+        except ClusterError as error:
+            failure = Failure(reason=Reason.OUTPUT_NOT_WRITTEN, message=text.message(str(error)))
+        else:
+            known.stored, known.store_failure, known.store_at = mark, None, None
+            return
+        known.store_failures += 1
+        known.store_failure = failure
+        pause = retry_delay(failure, known.store_failures, random.random())
+        known.store_at = self._clock() + timedelta(seconds=pause)
+
+    async def release(self, entry: Entry, orphan: str | None) -> None:
+        """Remove the finalizer, and say what is left at OpenAI."""
+        run = entry.run
+        deleting = run.deleted_at is not None or entry.vanished
+        if orphan and deleting:
+            message = (
+                f"The resource is deleted, but its cancellation was not confirmed: {orphan} may still go at OpenAI"
+            )
+            self._events.emit(run, ev.Event("Warning", Reason.ORPHANED, message))
+            self._metrics.orphaned(run.record.api if run.record else run.api)
+        elif deleting and entry.known.cancelled and run.record:
+            self._events.emit(run, ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled"))
+        elif deleting and _left_alone(run):
+            assert run.record is not None
+            message = f"The resource is deleted, and run {run.record.followed} left alone, as deletionPolicy asks"
+            self._events.emit(run, ev.Event("Normal", Reason.ORPHANED, message))
+        if not entry.vanished:
+            entry.take(await self._cluster.release(run, entry.body))
+
+    async def delete(self, entry: Entry, message: str) -> None:
+        """Delete the resource itself."""
+        await self._cluster.delete(entry.run, entry.body)
+        self._events.emit(entry.run, ev.Event("Normal", Reason.EXPIRED_TTL, message))
+
+    # --- failures
+
+    def _failed(self, entry: Entry, api: API, failure: Failure) -> None:
+        self._metrics.failed(api, failure)
+        self._hold_back(entry, failure)
+
+    def _hold_back(self, entry: Entry, failure: Failure) -> None:
+        known, now = entry.known, self._clock()
+        known.failure, known.failed_at = failure, now
+        known.failures += 1
+        known.retry_at = now + timedelta(seconds=retry_delay(failure, known.failures, random.random()))
+
+    @staticmethod
+    def _succeeded(entry: Entry) -> None:
+        known = entry.known
+        known.failure = known.failed_at = known.retry_at = None
+        known.failures = 0
+
+
+def _left_alone(run: Run) -> bool:
+    """Whether the resource leaves behind a run that goes, as its user wants."""
+    orphaned = run.spec is not None and run.spec.deletionPolicy == "Orphan"
+    return orphaned and run.record is not None and run.record.state == "created" and not st.finished(run.status)

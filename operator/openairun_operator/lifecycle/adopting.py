@@ -1,0 +1,44 @@
+"""Taking up a run that exists: `spec.runID`. It is looked at first, so that a wrong id becomes no record."""
+
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import Record
+from openairun_operator.lifecycle import status as st
+from openairun_operator.lifecycle.actions import Adopt, Decision, Note, Wait
+from openairun_operator.lifecycle.attempts import created, new_record
+from openairun_operator.lifecycle.conditions import Verdict, retrying, stalled, waiting
+from openairun_operator.lifecycle.facts import Facts
+from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure
+from openairun_operator.lifecycle.observation import RunRef
+from openairun_operator.lifecycle.phase import PENDING
+from openairun_operator.lifecycle.run import Run
+
+
+def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) -> Decision:
+    """Take up the run, once it was seen. It becomes what `unknown`, a create without an answer, came to."""
+    known, now = facts.known, facts.now
+    if known.found and known.found.id == run_id:
+        record = created(unknown or new_record(run, facts), known.found, now)
+        return Decision(run.status, Note(record.model_copy(update={"adopted": True}), hold=True))
+    obstacle = facts.blocked or (known.failure if known.pausing(now) else None)
+    if obstacle is None:
+        return Decision(run.status, Adopt(RunRef(run.api, run_id, run.spec.threadID if run.spec else None)))
+    fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
+    verdict = _not_seen(run_id, obstacle)
+    return Decision(st.say(run.status, run, verdict, now, **fields), Wait(known.retry_at))
+
+
+def _not_seen(run_id: str, failure: Failure) -> Verdict:
+    if failure.reason is Reason.BUSY:
+        return waiting(failure.reason, failure.message)
+    words = f"Run {run_id} cannot be taken up. {failure.message}"
+    return stalled(failure.reason, words) if failure.reason in NEEDS_PERSON else retrying(failure.reason, words)
+
+
+def not_found(ref: RunRef, address: str) -> Failure:
+    """What to say of an id that the server does not know."""
+    where = f" on thread {ref.thread}" if ref.thread else ""
+    return Failure(
+        reason=Reason.RUN_NOT_FOUND,
+        message=f"{address} knows no run {ref.id}{where}, at least with the key in use. Correct spec.runID, or remove"
+        " it to have a run created",
+    )

@@ -1,0 +1,75 @@
+"""Turns: submissions of tool outputs. What the record says of the last one, and what came of it.
+
+Over the Assistants API the run itself tells whether outputs were taken. Over the Responses API a submission is
+a create of its own, which cannot be searched for: of one without an answer nobody knows whether a response goes.
+"""
+
+from typing import Final
+
+from openairun_operator.api.record import Record, Turn, TurnState, Usage
+from openairun_operator.lifecycle.facts import Facts
+from openairun_operator.lifecycle.failure import Outcome
+from openairun_operator.lifecycle.ledger import Answered, Claimed, Entry, Failed, Sent
+from openairun_operator.lifecycle.observation import RunObservation
+
+_KEPT: Final = 128
+
+
+def pending(record: Record) -> Turn | None:
+    """The turn that was claimed, and of which the record does not yet say what came of it."""
+    return record.turn if record.turn and record.turn.state == "claimed" else None
+
+
+def entry(turn: Turn, facts: Facts) -> Entry | None:
+    """What this process knows of the turn."""
+    return facts.known.ledger.get(turn.token)
+
+
+def unknown(record: Record, facts: Facts) -> bool:
+    """Whether a response may go that no record names."""
+    turn = pending(record)
+    if turn is None or record.api in facts.policy.searchable:
+        return False
+    match entry(turn, facts):
+        case Claimed() | Answered():
+            return False
+        case Failed(failure):
+            return failure.outcome is Outcome.UNKNOWN
+        case Sent() | None:
+            return True
+
+
+def became(record: Record, state: TurnState) -> Record:
+    """The record, with what came of its turn."""
+    assert record.turn is not None
+    turn = record.turn.model_copy(update={"state": state})
+    update: dict[str, object] = {"turn": turn}
+    if state == "taken":
+        before = record.answered or []
+        update["answered"] = [*before, *(call for call in turn.calls if call not in before)][-_KEPT:]
+    return record.model_copy(update=update)
+
+
+def taken(record: Record, seen: RunObservation, last: RunObservation | None) -> Record:
+    """The record of a run that went on as `seen`, after `last`."""
+    record = became(record, "taken")
+    if seen.id == record.followed:
+        return record
+    return record.model_copy(
+        update={
+            "current": seen.id,
+            "responses": (record.responses or 1) + 1,
+            "spent": add(record.spent, last.usage if last else None),
+        }
+    )
+
+
+def add(one: Usage | None, other: Usage | None) -> Usage | None:
+    """Both together. What neither tells stays unknown."""
+    if one is None or other is None:
+        return one or other
+    mine, theirs = one.model_dump(), other.model_dump()
+    both = {
+        name: (mine[name] or 0) + (theirs[name] or 0) for name in mine if (mine[name], theirs[name]) != (None, None)
+    }
+    return Usage(**both)

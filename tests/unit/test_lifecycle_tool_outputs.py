@@ -1,0 +1,323 @@
+"""Tool outputs: submitted once, when all calls are answered, and never sent twice for want of an answer."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from builders import ASSISTANTS, BAD_KEY, BAD_REQUEST, NO_ANSWER, RATE_LIMITED, RESPONSES, World, record
+
+from openairun_operator.api.record import Turn, Usage
+from openairun_operator.lifecycle import turns
+from openairun_operator.lifecycle.actions import Submit
+from openairun_operator.lifecycle.observation import Call
+from openairun_operator.lifecycle.run import parse
+
+WIRES = pytest.mark.parametrize("spec", [RESPONSES, ASSISTANTS], ids=["responses", "assistants"])
+ADD, MUL = Call("call_1", "add", '{"a": 1}'), Call("call_2", "multiply", "{}")
+APPROVAL = Call("mcpr_1", "delete_all", "{}", type="mcp_approval", server="files")
+ANSWERS = [{"toolCallID": "call_1", "output": "2"}, {"toolCallID": "call_2", "output": "3"}]
+
+
+def asking(spec: dict[str, Any] | None = None, *calls: Call, **fields: Any) -> World:
+    """A world in which a run waits for the results of tool calls."""
+    world = World((spec or RESPONSES) | fields)
+    world.server.asks.append(calls or (ADD, MUL))
+    world.until(lambda w: w.status.phase == "RequiresAction")
+    return world
+
+
+def message(world: World, type_: str = "Ready") -> str:
+    condition = world.status.condition(type_)
+    return condition.message if condition else ""
+
+
+@WIRES
+def test_a_run_that_asks_shows_its_calls_and_how_to_answer(spec: dict[str, Any]) -> None:
+    world = asking(spec)
+    assert world.status.requiredAction
+    assert [(c.id, c.name, c.arguments) for c in world.status.requiredAction.toolCalls] == [
+        ("call_1", "add", '{"a": 1}'),
+        ("call_2", "multiply", "{}"),
+    ]
+    assert world.reason() == "ActionRequired"
+    assert "spec.toolOutputs" in message(world)
+
+
+@WIRES
+def test_all_answered_they_are_submitted_once_and_the_run_stays_one(spec: dict[str, Any]) -> None:
+    world = asking(spec)
+    world.edit(toolOutputs=ANSWERS)
+    world.settle()
+    assert (world.status.phase, world.status.runID) == ("Completed", "resp_1")
+    ((one, two),) = world.server.submitted
+    assert ((one.id, one.output), (two.id, two.output)) == (("call_1", "2"), ("call_2", "3"))
+    assert world.status.requiredAction is None
+    assert world.status.condition("ActionRequired") is None
+    assert world.status.history is None
+    if spec == RESPONSES:
+        assert (world.status.responseIDs, world.status.responseCount) == (["resp_1", "resp_2"], 2)
+
+
+@WIRES
+def test_answers_that_are_there_before_they_are_asked_for_go_at_once(spec: dict[str, Any]) -> None:
+    world = World(spec | {"toolOutputs": ANSWERS})
+    world.server.asks.append((ADD, MUL))
+    world.settle()
+    assert (world.status.phase, len(world.server.submitted)) == ("Completed", 1)
+
+
+@WIRES
+def test_while_one_is_missing_nothing_is_submitted_and_that_is_said(spec: dict[str, Any]) -> None:
+    world = asking(spec)
+    world.edit(toolOutputs=[ANSWERS[0], {"toolCallID": "call_9", "output": ""}])
+    world.until(lambda w: w.status.observedGeneration == 2)
+    assert "multiply (call_2)" in message(world)
+    assert "of no call of this run: call_9" in message(world)
+    assert world.server.submitted == []
+    world.edit(toolOutputs=[*ANSWERS, {"toolCallID": "call_9", "output": ""}])
+    world.settle()
+    assert (world.status.phase, len(world.server.submitted)) == ("Completed", 1)
+
+
+def test_an_approval_is_answered_by_yes_or_no_and_by_nothing_else() -> None:
+    world = asking(RESPONSES, APPROVAL)
+    world.edit(toolOutputs=[{"toolCallID": "mcpr_1", "output": "yes"}])
+    world.until(lambda w: w.status.observedGeneration == 2)
+    assert "mcpr_1 needs approve" in message(world)
+    world.edit(toolOutputs=[{"toolCallID": "mcpr_1", "approve": False}])
+    world.settle()
+    ((result,),) = world.server.submitted
+    assert (result.type, result.approve) == ("mcp_approval", False)
+
+
+def test_a_second_round_is_asked_and_answered_with_the_first_answers_left_alone() -> None:
+    world = World(RESPONSES)
+    world.server.asks.extend([(ADD,), (MUL,)])
+    world.until(lambda w: w.status.phase == "RequiresAction")
+    world.edit(toolOutputs=ANSWERS[:1])
+    world.until(lambda w: w.status.requiredAction and w.status.requiredAction.toolCalls[0].id == "call_2")
+    assert "of no call" not in message(world)
+    world.edit(toolOutputs=ANSWERS)
+    world.settle()
+    assert (world.status.phase, world.status.responseIDs) == ("Completed", ["resp_1", "resp_2", "resp_3"])
+    assert [[result.id for result in results] for results in world.server.submitted] == [["call_1"], ["call_2"]]
+
+
+def test_outputs_that_stand_elsewhere_are_read_when_all_calls_are_answered() -> None:
+    world = asking()
+    elsewhere = {"toolCallID": "call_2", "outputFrom": {"configMapKeyRef": {"name": "texts", "key": "two"}}}
+    world.edit(toolOutputs=[ANSWERS[0], elsewhere])
+    world.until(lambda w: w.reason() == "ReferenceNotFound")
+    assert world.server.submitted == []
+    world.texts.add(("texts", "two"))
+    world.settle()
+    ((_, two),) = world.server.submitted
+    assert two.output == "read"
+    assert world.status.phase == "Completed"
+
+
+@WIRES
+def test_outputs_that_are_refused_are_not_sent_again_until_they_change(spec: dict[str, Any]) -> None:
+    world = asking(spec, timeout="1h")
+    world.server.creates.append(BAD_REQUEST)
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.reason() == "ToolOutputsRefused")
+    assert BAD_REQUEST.message in message(world, "ActionRequired")
+    world.restart()
+    world.advance(minutes=2)
+    for _ in range(20):
+        world.step()
+    assert BAD_REQUEST.message in message(world, "ActionRequired"), "OpenAI's words are kept over a restart"
+    assert world.server.log.count("submit") == 1
+    world.edit(toolOutputs=[ANSWERS[0], {"toolCallID": "call_2", "output": "better"}])
+    world.settle()
+    assert (world.status.phase, world.server.log.count("submit")) == ("Completed", 2)
+
+
+@WIRES
+@pytest.mark.parametrize("fault", [RATE_LIMITED, BAD_KEY], ids=["limited", "key"])
+def test_outputs_that_surely_did_not_arrive_are_sent_again(spec: dict[str, Any], fault: Any) -> None:
+    world = asking(spec, timeout="1h")
+    world.server.creates.append(fault)
+    world.edit(toolOutputs=ANSWERS)
+    world.settle()
+    assert (world.status.phase, len(world.server.submitted)) == ("Completed", 1)
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_on_a_thread_the_run_itself_tells_whether_outputs_without_an_answer_were_taken(arrived: bool) -> None:
+    world = asking(ASSISTANTS)
+    world.server.creates.append("lost answer" if arrived else NO_ANSWER)
+    world.edit(toolOutputs=ANSWERS)
+    world.settle()
+    assert (world.status.phase, len(world.server.submitted)) == ("Completed", 1)
+    assert world.server.log.count("submit") == (1 if arrived else 2)
+
+
+def test_over_responses_outputs_without_an_answer_are_not_sent_again_and_that_is_said() -> None:
+    world = asking(RESPONSES, timeout="1h")
+    world.server.creates.append("lost answer")
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.reason() == "CreateOutcomeUnknown")
+    assert world.status.phase == "RequiresAction"
+    assert "openairun.dev/create-again" in message(world)
+    world.restart()
+    world.advance(minutes=5)
+    for _ in range(10):
+        world.step()
+    assert (world.reason(), world.server.log.count("submit")) == ("CreateOutcomeUnknown", 1)
+    world.create_again("1")
+    world.settle()
+    assert world.server.log.count("create") == 2, "all of it, from the start"
+
+
+def test_over_responses_they_are_sent_once_more_where_the_team_prefers_that() -> None:
+    world = asking(RESPONSES, onUnknownCreate="CreateAgain", timeout="1h")
+    world.server.creates.extend(["lost answer", "lost answer"])
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.reason() == "CreateOutcomeUnknown")
+    assert world.server.log.count("submit") == 2, "once more, not without end"
+
+
+def test_an_unknown_submission_ends_at_the_deadline_and_stays_told_of_when_it_is_deleted() -> None:
+    world = asking(RESPONSES, timeout="5m")
+    world.server.takes = None
+    world.server.creates.append("lost answer")
+    world.edit(toolOutputs=ANSWERS)
+    world.settle()
+    assert world.reason() == "DeadlineExceeded"
+    assert world.status.condition("CreateOutcomeUnknown"), "a response may still go"
+
+
+def test_deleting_during_an_unknown_submission_names_what_may_be_left() -> None:
+    world = asking(RESPONSES, timeout="1h")
+    world.server.creates.append("lost answer")
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.reason() == "CreateOutcomeUnknown")
+    world.delete()
+    world.settle()
+    assert world.orphan
+    assert "resp_1" in world.orphan
+
+
+@WIRES
+def test_deleting_after_a_submission_cancels_what_goes_now(spec: dict[str, Any]) -> None:
+    world = asking(spec)
+    world.server.takes = None
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.server.submitted and w.status.phase == "InProgress")
+    world.delete()
+    world.settle()
+    assert (world.body, world.server.going(), world.orphan) == (None, [], None)
+
+
+@WIRES
+def test_the_timeout_keeps_counting_over_tool_outputs(spec: dict[str, Any]) -> None:
+    world = asking(spec, timeout="2m")
+    world.server.takes = None
+    asked = world.record and world.record.recordedAt
+    world.advance(seconds=100)
+    world.edit(toolOutputs=ANSWERS)
+    world.settle()
+    assert asked
+    assert world.reason() == "DeadlineExceeded"
+    assert world.status.finishedAt
+    assert world.status.finishedAt < asked + timedelta(minutes=3)
+    assert world.server.going() == []
+
+
+def test_edits_between_claim_and_submission_send_the_last_answers_alone() -> None:
+    world = asking()
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: isinstance(w.decide().action, Submit))
+    world.edit(toolOutputs=[ANSWERS[0], {"toolCallID": "call_2", "output": "better"}])
+    world.settle()
+    ((_, two),) = world.server.submitted
+    assert two.output == "better"
+
+
+def test_a_definition_that_changes_replaces_the_run_and_its_answers_are_left_alone() -> None:
+    world = asking()
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.server.submitted)
+    world.edit(instructions="Be short")
+    world.settle()
+    assert (world.status.phase, world.status.runID, len(world.server.submitted)) == ("Completed", "resp_3", 1)
+    assert world.server.going() == []
+
+
+@WIRES
+def test_cancel_ends_a_run_that_waits_for_answers(spec: dict[str, Any]) -> None:
+    world = asking(spec)
+    world.edit(cancel=True)
+    world.settle()
+    assert (world.status.phase, world.reason(), world.server.going()) == ("Cancelled", "Cancelled", [])
+    assert world.status.requiredAction is None
+
+
+def test_a_response_that_waits_for_answers_is_not_asked_again_before_they_are_there() -> None:
+    world = asking(RESPONSES, timeout="1h")
+    asked = len(world.server.log)
+    for _ in range(5):
+        match world.step():
+            case bool():
+                pass
+            case moment:
+                assert moment - world.now > timedelta(minutes=50), "nothing is due before the deadline"
+    assert len(world.server.log) == asked
+
+
+@WIRES
+def test_the_same_calls_shown_a_while_longer_are_not_answered_again(spec: dict[str, Any]) -> None:
+    world = asking(spec)
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.server.submitted)
+    if spec == ASSISTANTS:
+        world.server.runs["resp_1"].answered_at = None  # a replica that lags behind
+        world.known.look_at = None
+        world.step()
+        assert world.status.phase != "RequiresAction"
+        world.server.runs["resp_1"].answered_at = world.now
+    world.settle()
+    assert (world.status.phase, len(world.server.submitted)) == ("Completed", 1)
+
+
+def test_tokens_are_counted_over_all_responses() -> None:
+    both = turns.add(Usage(promptTokens=1, totalTokens=3), Usage(promptTokens=2, cachedTokens=1))
+    assert both == Usage(promptTokens=3, totalTokens=3, cachedTokens=1)
+    assert turns.add(None, None) is None
+
+
+@pytest.mark.parametrize("which", ["annotation", "status"])
+def test_of_annotation_and_mirror_the_one_that_knows_more_of_the_turn_counts(which: str) -> None:
+    made = record().submittedAt
+    turn = Turn(token="t", state="claimed", digest="d", calls=["call_1"], submittedAt=made + timedelta(minutes=1))
+    before, after = record(turn=turn), record(turn=turn.model_copy(update={"state": "taken"}), current="resp_2")
+    world = World(RESPONSES, annotation=after if which == "annotation" else before)
+    mirror = before if which == "annotation" else after
+    world.object["status"] = {"record": mirror.model_dump(mode="json", exclude_none=True)}
+    run = parse(world.object)
+    assert run.record
+    assert run.record.followed == "resp_2"
+
+
+@WIRES
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_restart_at_any_step_never_submits_twice(spec: dict[str, Any], point: str) -> None:
+    def life(world: World) -> None:
+        world.server.asks.append((ADD, MUL))
+        world.until(lambda w: w.status.phase == "RequiresAction" or w.reason() == "CreateOutcomeUnknown")
+        world.edit(toolOutputs=ANSWERS)
+        world.settle()
+
+    whole = World(spec)
+    life(whole)
+    assert whole.status.phase == "Completed"
+    for step in range(1, whole.steps + 1):
+        world = World(spec)
+        world.crash = (step, point)
+        life(world)
+        assert len(world.server.submitted) <= 1, (step, point)
+        told = {"Completed"} | ({"DeadlineExceeded", "CreateOutcomeUnknown"} if spec == RESPONSES else set())
+        assert world.reason() in told, (step, point, world.reason())
+        assert world.reason() == "CreateOutcomeUnknown" or not world.server.going(), "nobody follows it"

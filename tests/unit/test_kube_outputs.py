@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -78,7 +77,9 @@ class FakeCluster:
     async def write(
         self, run: Run | None = None, data: Body | None = None, *, owned: bool = True, id: str = "r"
     ) -> Body:
-        await outputs.write(cast(Cluster, self), run or a_run(), "answer", data or DATA, run_id=id, owned=owned)
+        await outputs.write(
+            cast(Cluster, self), run or a_run(), "answer", data or DATA, run_id=id, sha256="abc", owned=owned
+        )
         assert self.there is not None
         return self.there
 
@@ -99,8 +100,7 @@ async def test_it_is_made_with_its_marks_and_its_owner(cluster: FakeCluster) -> 
     made = await cluster.write(id="resp_1")
     assert made["data"] == DATA
     assert made["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "openairun-operator"}
-    digest = hashlib.sha256(b'{"output":"Hello."}').hexdigest()
-    assert made["metadata"]["annotations"] == {OUTPUT_OF: "team/run", RUN_ID: "resp_1", SHA256: digest}
+    assert made["metadata"]["annotations"] == {OUTPUT_OF: "team/run", RUN_ID: "resp_1", SHA256: "abc"}
     assert made["metadata"]["ownerReferences"] == [OWNER]
 
 

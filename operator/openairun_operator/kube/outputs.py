@@ -1,7 +1,5 @@
 """The whole answer of a run, in a ConfigMap of its namespace."""
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,7 +15,6 @@ OUTPUT_OF: Final = f"{GROUP}/output-of"
 """The annotation that names the resource whose output it is, as namespace/name. Without it nothing is overwritten."""
 RUN_ID: Final = f"{GROUP}/run-id"
 SHA256: Final = f"{GROUP}/output-sha256"
-"""The digest of the data as JSON with sorted keys and no blanks."""
 
 _LIMIT: Final = 1024 * 1024
 """Bytes of all values of a ConfigMap; its keys do not count (MaxSecretSize in k8s.io/kubernetes/pkg/apis/core)."""
@@ -37,17 +34,18 @@ class OutputFailedError(Exception):
 
 
 async def write(
-    cluster: Cluster, run: Run, name: str, data: Mapping[str, str], *, run_id: str, owned: bool = True
+    cluster: Cluster, run: Run, name: str, data: Mapping[str, str], *, run_id: str, sha256: str, owned: bool
 ) -> None:
     """Make the ConfigMap `name` hold `data` and nothing else; `owned`: it goes with the resource.
 
-    Writes nothing if it is so already. Raises OutputFailedError, and ClusterError for passing trouble.
+    `run_id` and `sha256`, of the answer as status.output has it, stand in annotations. Writes nothing if it is so
+    already. Raises OutputFailedError, and ClusterError for passing trouble.
     """
     size = sum(len(text.encode()) for text in data.values())
     if size > _LIMIT:
         raise _too_big(run, name, run_id, size)
     try:
-        await _write(cluster, run, _wanted(run, name, data, run_id, owned=owned))
+        await _write(cluster, run, _wanted(run, name, data, run_id, sha256, owned=owned))
     except ClusterError as error:
         said = str(error)
         if error.status == 413 or (error.status == 422 and "[]: Too long" in said):
@@ -76,9 +74,7 @@ def _too_big(run: Run, name: str, run_id: str, size: int) -> OutputFailedError:
     return OutputFailedError(Reason.OUTPUT_TOO_BIG, message)
 
 
-def _wanted(run: Run, name: str, data: Mapping[str, str], run_id: str, *, owned: bool) -> Body:
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
+def _wanted(run: Run, name: str, data: Mapping[str, str], run_id: str, sha256: str, *, owned: bool) -> Body:
     # Without blockOwnerDeletion, which would need rights on the resource's finalizers.
     owner: Body = {"apiVersion": API_VERSION, "kind": KIND, "name": run.name, "uid": run.uid}
     owner |= {"controller": True, "blockOwnerDeletion": False}
@@ -86,7 +82,7 @@ def _wanted(run: Run, name: str, data: Mapping[str, str], run_id: str, *, owned:
         "name": name,
         "namespace": run.namespace,
         "labels": dict(LABELS),
-        "annotations": {OUTPUT_OF: run.key, RUN_ID: run_id, SHA256: digest},
+        "annotations": {OUTPUT_OF: run.key, RUN_ID: run_id, SHA256: sha256},
     }
     if owned:
         metadata["ownerReferences"] = [owner]

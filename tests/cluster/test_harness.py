@@ -72,8 +72,10 @@ ALLOWED = [
     ("list", "openairuns"),
     ("watch", "openairuns"),
     ("patch", "openairuns"),
+    ("delete", "openairuns"),
     ("patch", "openairuns/status"),
     ("create", "events"),
+    ("get", "configmaps"),
 ]
 
 
@@ -99,7 +101,7 @@ def test_the_operator_may_do_what_it_must_and_nothing_else(cluster: Cluster, kub
 
 @pytest.mark.parametrize(
     ("verb", "resource"),
-    [("get", "secrets"), ("list", "secrets"), ("watch", "secrets"), ("delete", "openairuns")],
+    [("get", "secrets"), ("list", "secrets"), ("watch", "secrets"), ("list", "configmaps"), ("create", "configmaps")],
 )
 def test_the_operator_may_not(cluster: Cluster, kubectl: Kubectl, verb: str, resource: str) -> None:
     user = OPERATOR.format(cluster.operator_namespace)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from apiserver import DEPLOY, Cluster
 from conftest import StartOperator
 from runs import RESPONSE, Resource, run
@@ -56,6 +57,52 @@ def test_the_clusters_own_roles_hold_for_runs(cluster: Cluster, kubectl: Kubectl
     assert not may("patch", "openairuns", "--subresource=status"), "status is the operator's to write"
     created = kubectl.apply(run("by-a-user", RESPONSE), "--dry-run=server", f"--as={user}", check=False)
     assert (created.returncode == 0) == ("create" in allowed)
+
+
+def rendered(cluster: Cluster, folder: Path, *components: str) -> list[dict[str, Any]]:
+    """The manifests as a kustomization of the user's own has them, with components."""
+    manifests = os.path.relpath(DEPLOY / "manifests", folder)
+    kustomization = {"resources": [manifests], "components": [f"{manifests}/components/{name}" for name in components]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return list(yaml.safe_load_all(cluster.kubectl.run("kustomize", str(folder)).stdout))
+
+
+def test_both_components_stand_beside_the_operator_and_change_nothing_of_it(cluster: Cluster, tmp_path: Path) -> None:
+    alone, both = rendered(cluster, tmp_path), rendered(cluster, tmp_path, "secrets", "outputs")
+    assert [each for each in both if each in alone] == alone
+    more = {(each["kind"], each["metadata"]["name"]) for each in both if each not in alone}
+    names = ("openairun-operator-secrets", "openairun-operator-outputs")
+    assert more == {(kind, name) for kind in ("ClusterRole", "ClusterRoleBinding") for name in names}
+
+
+@pytest.mark.parametrize(
+    ("component", "resource", "before", "after"),
+    [
+        ("secrets", "secrets", set(), {"get"}),
+        ("outputs", "configmaps", {"get"}, {"get", "create", "update"}),
+    ],
+)
+def test_a_component_gives_its_right_and_no_other(
+    cluster: Cluster, kubectl: Kubectl, tmp_path: Path, component: str, resource: str, before: set[str], after: set[str]
+) -> None:
+    installed(cluster)
+    user = f"system:serviceaccount:{cluster.operator_namespace}:openairun-operator"
+
+    def verbs() -> set[str]:
+        asked = {
+            verb: kubectl.run("auth", "can-i", verb, resource, f"--as={user}", check=False) for verb in sorted(ALL)
+        }
+        return {verb for verb, answer in asked.items() if answer.stdout.strip() == "yes"}
+
+    alone = rendered(cluster, tmp_path)
+    added = yaml.safe_dump_all(each for each in rendered(cluster, tmp_path, component) if each not in alone)
+    assert verbs() == before
+    kubectl.apply(added)
+    try:
+        wait_until(lambda: verbs() == after, 5, f"the rights {after}")
+    finally:
+        kubectl.run("delete", "--filename=-", input=added)
+    wait_until(lambda: verbs() == before, 5, "the rights as before")
 
 
 def test_others_have_no_right_to_runs(cluster: Cluster, kubectl: Kubectl) -> None:

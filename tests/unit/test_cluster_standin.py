@@ -16,7 +16,7 @@ import yaml
 from openairun_devkit.cluster.api import JSON_PATCH, MERGE, STRATEGIC, Api, Options
 from openairun_devkit.cluster.errors import ApiError
 from openairun_devkit.cluster.protobuf import decode
-from openairun_devkit.cluster.resources import CRDS, NAMESPACES, Resource
+from openairun_devkit.cluster.resources import BUILT_IN, CRDS, NAMESPACES, Resource
 from openairun_devkit.cluster.server import Server
 from openairun_devkit.cluster.tables import cells, human_duration, json_path
 
@@ -52,7 +52,8 @@ def spec(**fields: Any) -> dict[str, Any]:
 
 def test_a_new_object_is_defaulted_and_its_status_counts_for_nothing(api: Api, runs: Resource) -> None:
     made = api.create(runs, "default", spec(model=None) | {"status": {"phase": "Z"}})
-    assert made["spec"] == {"input": "Hello", "onUnknownCreate": "Stop", "waitForCompletion": True}
+    defaults = {"onUnknownCreate": "Stop", "waitForCompletion": True, "cancel": False, "suspend": False}
+    assert made["spec"] == {"input": "Hello", "deletionPolicy": "Cancel", **defaults}
     assert made["status"] == {"observedGeneration": -1}
     assert made["metadata"]["generation"] == 1
 
@@ -187,6 +188,29 @@ def test_a_failed_test_of_a_json_patch_changes_nothing(api: Api, runs: Resource,
     assert api.get(runs, "default", "x") == run
 
 
+def test_a_json_patch_of_the_status_is_guarded_and_pruned(api: Api, runs: Resource, run: dict[str, Any]) -> None:
+    def patched(*operations: dict[str, Any]) -> dict[str, Any]:
+        return api.patch(runs, "default", "x", JSON_PATCH, list(operations), subresource="status")["status"]
+
+    same = {"op": "test", "path": "/metadata/uid", "value": run["metadata"]["uid"]}
+    assert patched({"op": "remove", "path": "/status"}) == {"observedGeneration": -1}
+    added = [{"op": "add", "path": f"/status/{name}", "value": "a"} for name in ("phase", "unknown")]
+    assert patched(same, *added) == {"observedGeneration": -1, "phase": "a"}
+    assert patched({"op": "test", "path": "/status/runID", "value": None}, {"op": "remove", "path": "/status/phase"})
+    for wrong in (same | {"value": "other"}, {"op": "remove", "path": "/status/phase"}):
+        with pytest.raises(ApiError, match="the server rejected our request due to an error in our request"):
+            patched(wrong, *added)
+    with pytest.raises(ApiError, match=r"\[status\.phase: Invalid value: \"integer\": phase in body must be of type"):
+        patched({"op": "add", "path": "/status/phase", "value": 5})
+
+
+def test_a_status_is_written_whatever_the_spec_is(api: Api, runs: Resource, run: dict[str, Any]) -> None:
+    """The spec may be from before the CRD became stricter."""
+    api.store.write(runs, run | {"spec": {**run["spec"], "temperature": 9}})
+    written = api.patch(runs, "default", "x", MERGE, {"status": {"phase": "P"}}, subresource="status")
+    assert written["status"]["phase"] == "P"
+
+
 def test_a_strategic_patch_is_taken_only_where_it_means_the_same(api: Api) -> None:
     api.patch(NAMESPACES, "", "default", STRATEGIC, {"metadata": {"labels": {"a": "b"}}})
     with pytest.raises(ApiError) as refused:
@@ -194,7 +218,64 @@ def test_a_strategic_patch_is_taken_only_where_it_means_the_same(api: Api) -> No
     assert refused.value.code == 415
 
 
+# ConfigMaps and Secrets
+
+MIB = 1024 * 1024
+CONFIG_MAPS, SECRETS = (next(r for r in BUILT_IN if r.plural == plural) for plural in ("configmaps", "secrets"))
+
+
+@pytest.mark.parametrize(
+    ("resource", "content", "said"),
+    [
+        (CONFIG_MAPS, {"data": {"k": "é" * (MIB // 2), "l": "x"}}, "[]: Too long: may not be more than 1048576 bytes"),
+        (CONFIG_MAPS, {"data": {"k": "x" * MIB}, "binaryData": {"b": "AAAA"}}, "[]: Too long"),
+        (CONFIG_MAPS, {"data": {"a b": "x"}}, 'data[a b]: Invalid value: "a b": a valid config key must consist of'),
+        (SECRETS, {"stringData": {"k": "x" * (MIB + 1)}}, "data: Too long: may not be more than 1048576 bytes"),
+    ],
+)
+def test_texts_are_bounded_and_their_keys_checked(
+    api: Api, resource: Resource, content: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ApiError) as refused:
+        api.create(resource, "default", {"metadata": {"name": "t"}, **content})
+    assert refused.value.code == 422
+    assert str(refused.value).startswith(f'{resource.kind} "t" is invalid: {said}')
+
+
+def test_the_names_of_keys_do_not_count(api: Api) -> None:
+    api.create(CONFIG_MAPS, "default", {"metadata": {"name": "t"}, "data": {"a-long-name": "x" * MIB}})
+
+
+def test_an_immutable_text_keeps_its_data_and_stays_immutable(api: Api) -> None:
+    made = api.create(CONFIG_MAPS, "default", {"metadata": {"name": "t"}, "data": {"k": "x"}, "immutable": True})
+    for change in ({"data": {"k": "y"}}, {"binaryData": {"b": "AAAA"}}, {"immutable": None}):
+        with pytest.raises(ApiError, match="Forbidden: field is immutable when `immutable` is set"):
+            api.update(CONFIG_MAPS, "default", "t", made | change)
+    relabelled = api.update(CONFIG_MAPS, "default", "t", made | {"metadata": made["metadata"] | {"labels": {"a": "b"}}})
+    assert relabelled["metadata"]["labels"] == {"a": "b"}
+
+
+def test_a_secrets_plain_data_is_encoded(api: Api) -> None:
+    made = api.create(SECRETS, "default", {"metadata": {"name": "t"}, "data": {"a": "eA=="}, "stringData": {"b": "y"}})
+    assert made["data"] == {"a": "eA==", "b": "eQ=="}
+    assert "stringData" not in made
+
+
 # Deletion
+
+
+def test_a_deletion_may_depend_on_the_uid_and_the_version(api: Api, runs: Resource, run: dict[str, Any]) -> None:
+    uid, version = run["metadata"]["uid"], run["metadata"]["resourceVersion"]
+    api.patch(runs, "default", "x", MERGE, {"metadata": {"labels": {"a": "b"}}})
+    for wanted, said in (
+        ({"uid": "other", "version": version}, r"the UID in the precondition \(other\) does not match"),
+        ({"uid": uid, "version": version}, f"the ResourceVersion in the precondition .{version}. does not match"),
+    ):
+        with pytest.raises(ApiError, match=said) as refused:
+            api.delete(runs, "default", "x", **wanted)
+        assert refused.value.code == 409
+    now = api.get(runs, "default", "x")["metadata"]["resourceVersion"]
+    assert api.delete(runs, "default", "x", uid=uid, version=now)[1]
 
 
 def test_finalizers_hold_an_object_and_the_last_one_lets_it_go(api: Api, runs: Resource, run: dict[str, Any]) -> None:
@@ -314,6 +395,22 @@ async def test_a_watch_from_too_long_ago_is_told_410_and_one_that_ends_is_bookma
         assert [line["type"] for line in lines] == ["ADDED"] * 4 + ["BOOKMARK"] * 2
         assert lines[4]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
         assert lines[5]["object"]["metadata"]["resourceVersion"] == str(server.api.store.version)
+
+
+async def test_a_deletion_over_http_takes_both_preconditions_and_a_body_has_its_limit() -> None:
+    maps = "/api/v1/namespaces/default/configmaps"
+    async with served() as (_, session):
+        made = await (await session.post(maps, json={"metadata": {"name": "m"}})).json()
+        uid, version = made["metadata"]["uid"], made["metadata"]["resourceVersion"]
+        for wanted, status in (
+            ({"uid": uid, "resourceVersion": "1"}, 409),
+            ({"uid": "other", "resourceVersion": version}, 409),
+            ({"uid": uid, "resourceVersion": version}, 200),
+        ):
+            assert (await session.delete(f"{maps}/m", json={"preconditions": wanted})).status == status
+        large = await session.post(maps, json={"metadata": {"name": "m"}, "data": {"k": "x" * 3 * MIB}})
+        assert large.status == 413
+        assert (await large.json())["message"] == "Request entity too large: limit is 3145728"
 
 
 async def test_a_token_tells_who_asks_and_a_wrong_one_is_refused() -> None:

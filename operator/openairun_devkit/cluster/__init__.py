@@ -12,8 +12,10 @@ What it does not do:
 - **Persistence, TLS, protobuf answers, audit, quotas, webhooks, API priority, pages** (`limit` and `continue`).
 - **Controllers and nodes**: a Deployment makes no Pods, no ServiceAccount `default` appears, owners' dependents stay.
   Only namespaces and CRDs that are deleted take their content with them.
-- **Knowledge of built-in kinds**: Secrets, Roles, Deployments and so on are stored as they come, unvalidated,
-  undefaulted. `kubectl explain` knows CRDs only. A strategic merge patch that holds a list of objects is refused (415).
+- **Knowledge of built-in kinds**: Roles, Deployments and so on are stored as they come, unvalidated, undefaulted. Of
+  ConfigMaps and Secrets the keys, the size and `immutable` are checked, and `stringData` is taken in; types of Secrets
+  and base64 are not checked. `kubectl explain` knows CRDs only. A strategic merge patch that holds a list of objects
+  is refused (415).
 - **Field ownership**: no managedFields. A server-side apply merges what it names and removes nothing; it never
   conflicts. Duplicate keys in JSON are not reported, names and labels are checked, annotations and finalizers are not.
 - **CRDs**: one version each, no conversion, no scale subresource. A schema keyword, format or CEL option that is not

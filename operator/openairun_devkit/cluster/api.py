@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from openairun_devkit.cluster import errors, metadata, patches, resources, rules, schema
+from openairun_devkit.cluster import errors, metadata, patches, resources, rules, schema, texts
 from openairun_devkit.cluster.errors import ApiError, Cause
 from openairun_devkit.cluster.resources import CRDS, NAMESPACES, Body, Registry, Resource
 from openairun_devkit.cluster.store import Store
@@ -102,7 +102,7 @@ class Api:
                 body.pop("status", None)
                 if "status" in old:
                     body["status"] = copy.deepcopy(old["status"])
-        body = self._admit(resource, body, unknown, options, is_patch=is_patch)
+        body = self._admit(resource, body, unknown, options, is_patch=is_patch, old=old, subresource=subresource)
         if body == old or options.dry_run:
             return body
         changed = any(body.get(key) != old.get(key) for key in {*body, *old} - {*_IDENTITY, "status"})
@@ -140,17 +140,30 @@ class Api:
         return self.update(resource, namespace, name, new, subresource=subresource, options=options, is_patch=True)
 
     def delete(
-        self, resource: Resource, namespace: str, name: str, options: Options | None = None, uid: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        options: Options | None = None,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> tuple[Body, bool]:
-        """Delete, or mark what has finalizers. The object, and whether it is gone. `uid` is a precondition."""
+        """Delete, or mark what has finalizers. The object, and whether it is gone.
+
+        `uid` and `version`, the resourceVersion, are preconditions.
+        """
         body = self.get(resource, namespace, name)
         old = body["metadata"]
-        if uid is not None and uid != old["uid"]:
-            why = (
-                f"the UID in the precondition ({uid}) does not match the UID in record ({old['uid']})."
-                " The object might have been deleted and then recreated"
-            )
-            raise errors.conflict(resource.group, resource.kind, name, why)
+        for field_, wanted, found, happened in (
+            ("UID", uid, old["uid"], "deleted and then recreated"),
+            ("ResourceVersion", version, old["resourceVersion"], "modified"),
+        ):
+            if wanted is not None and wanted != found:
+                why = (
+                    f"the {field_} in the precondition ({wanted}) does not match the {field_} in record ({found})."
+                    f" The object might have been {happened}"
+                )
+                raise errors.conflict(resource.group, resource.kind, name, why)
         held = bool(old.get("finalizers")) or resource == NAMESPACES
         if options is not None and options.dry_run:
             return body, not held
@@ -229,7 +242,10 @@ class Api:
                 f'{kind} "{name}" is forbidden: unable to create new content in namespace {namespace}'
                 " because it is being terminated"
             )
-            raise ApiError(403, "Forbidden", message, errors.details(resource.group, resource.plural, name))
+            why = f"namespace {namespace} is being terminated"
+            cause = {"reason": "NamespaceTerminating", "message": why, "field": "metadata.namespace"}
+            told = errors.details(resource.group, resource.plural, name) | {"causes": [cause]}
+            raise ApiError(403, "Forbidden", message, told)
 
     def _check_identity(self, resource: Resource, sent: Body, name: str) -> None:
         group = resource.group
@@ -241,7 +257,17 @@ class Api:
             text = f'Invalid value: "{kind}": must be {resource.kind}'
             raise errors.invalid(group, kind, name, [Cause("kind", "FieldValueInvalid", text)])
 
-    def _admit(self, resource: Resource, body: Body, unknown: list[str], options: Options, *, is_patch: bool) -> Body:
+    def _admit(
+        self,
+        resource: Resource,
+        body: Body,
+        unknown: list[str],
+        options: Options,
+        *,
+        is_patch: bool,
+        old: Body | None = None,
+        subresource: str = "",
+    ) -> Body:
         """Prune, default and validate, in place. Raises ApiError if the object is not as it must be."""
         name = body["metadata"].get("name", "")
         if resource == NAMESPACES:
@@ -261,10 +287,15 @@ class Api:
             if path.startswith("metadata."):
                 body["metadata"].pop(path.removeprefix("metadata."), None)
         causes = metadata.check(body["metadata"])
+        if resource.key in texts.KEYS:
+            causes += texts.admit(body, old)
         if own is not None:
             schema.drop_nulls(body, own)
             schema.set_defaults(body, own)
-            causes += schema.validate(body, own)
+            if subresource == "status":  # then it alone is looked at, and messages begin their paths there
+                causes += schema.validate(body.get("status", {}), own["properties"]["status"], "status")
+            else:
+                causes += schema.validate(body, own)
             if any(cause.blocks_rules for cause in causes):
                 causes.append(Cause("<nil>", "FieldValueInvalid", f"Invalid value: null: {errors.UNCHECKED}"))
             else:

@@ -52,7 +52,11 @@ def json_patch(target: Any, operations: Any) -> Any:
 def _apply(document: Any, operation: dict[str, Any]) -> Any:
     verb, path = operation["op"], operation["path"]
     if verb == "test":
-        if not _same(_get(document, path), operation.get("value")):
+        try:
+            found = _get(document, path)
+        except KeyError:  # the API server takes what is absent for null
+            found = None
+        if not _same(found, operation.get("value")):
             raise PatchError(f"testing value {path} failed")
         return document
     if verb in ("add", "replace"):

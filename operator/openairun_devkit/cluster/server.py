@@ -29,6 +29,7 @@ from openairun_devkit.kubectl import write_kubeconfig
 HOST = "127.0.0.1"
 VERSION = "v1.36.0+standin"
 _ADMIN = "admin"
+_LARGEST = 3 * 1024 * 1024  # bytes of a request's body (genericapiserver's MaxRequestBodyBytes)
 _WATCH_TIMEOUT = 1800.0  # seconds; the API server takes 30 to 60 minutes where the client names no time-out
 _BOOKMARKS = 30.0  # seconds between two bookmarks, and one before a watch ends
 
@@ -76,6 +77,9 @@ class Server:
             if "Origin" in request.headers:
                 # No page in a browser has any business here, and who asks needs no token.
                 raise ApiError(403, "Forbidden", "requests of web pages are refused")
+            if len(sent) > _LARGEST:
+                text = f"Request entity too large: limit is {_LARGEST}"
+                raise ApiError(413, "RequestEntityTooLarge", text)
             return await self._answer(request, sent, self._user(request))
         except ApiError as error:
             return _respond(error.status(), error.code)
@@ -207,8 +211,8 @@ class Server:
                 body = self.api.patch(*where, form, patch, subresource=subresource, options=options)
                 return _respond(body, 200 if there else 201, options)
             case "DELETE", True:
-                uid = ((_parse(request, sent) if sent else {}).get("preconditions") or {}).get("uid")
-                body, gone = self.api.delete(*where, options, uid)
+                wanted = (_parse(request, sent) if sent else {}).get("preconditions") or {}
+                body, gone = self.api.delete(*where, options, wanted.get("uid"), wanted.get("resourceVersion"))
                 if not gone:
                     return _respond(body)
                 told = errors.details(resource.group, resource.plural, name) | {"uid": body["metadata"]["uid"]}

@@ -1,28 +1,33 @@
-"""Writing to the API server. Reading is kopf's: what is to be known of an object comes by its watch."""
+"""Writing to the API server, and reading what a resource names. The resource itself comes by kopf's watch."""
 
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import aiohttp
 from kubernetes.aio import client, config
 
 from openairun_operator.api.names import API_VERSION, FINALIZER, GROUP, KIND, PLURAL, RECORD_ANNOTATION, VERSION
+from openairun_operator.kube import patches
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run
 
 Body = dict[str, Any]
+Kind = Literal["ConfigMap", "Secret"]
+T = TypeVar("T")
 
 _TIMEOUT: Final = 15.0
 _MERGE: Final = "application/merge-patch+json"
 _JSON: Final = "application/json-patch+json"
 _COMPONENT: Final = "openairun-operator"
+_NO_PATCH: Final = "the server rejected our request due to an error in our request"
+"""All that kube-apiserver (1.36) says of a JSON patch that does not apply, whichever operation it was."""
 
 
 class ClusterError(Exception):
-    """The API server refused a write, or could not be reached (`status` None)."""
+    """The API server refused what was asked, or could not be reached (`status` None)."""
 
     def __init__(self, what: str, status: int | None, message: str) -> None:
         super().__init__(f"cannot {what}: {message}")
@@ -31,6 +36,10 @@ class ClusterError(Exception):
 
 class ConflictError(ClusterError):
     """The object is no longer as it was seen. The watch brings the new one."""
+
+
+class PatchError(ConflictError):
+    """A JSON patch does not apply: a test in it failed, or a path leads nowhere."""
 
 
 class RefusedError(ClusterError):
@@ -58,11 +67,21 @@ def _error(what: str, error: Exception) -> ClusterError:
         if status == 404 or another:
             return GoneError(what, status, _message(text))
         if status == 409:
-            conflict = GoneError if "UID in precondition" in text else ConflictError
-            return conflict(what, status, _message(text))
+            uid = "UID in precondition" in text or "UID in the precondition" in text  # of PUT and PATCH, and of DELETE
+            return (GoneError if uid else ConflictError)(what, status, _message(text))
+        if status == 422 and _message(text) == _NO_PATCH:
+            return PatchError(what, status, _message(text))
         kind = RefusedError if status in (400, 413, 422) else ClusterError
         return kind(what, status, f"{status} {_message(text)}")
     return ClusterError(what, None, f"{type(error).__name__}: {error}")
+
+
+async def _answer(what: str, request: Awaitable[T]) -> T:
+    """The answer to `request`. Raises ClusterError."""
+    try:
+        return await request
+    except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
+        raise _error(what, error) from error
 
 
 class Cluster:
@@ -94,13 +113,11 @@ class Cluster:
     async def serves_runs(self) -> bool:
         """Whether the CRD is installed."""
         try:
-            found = await self._objects.get_api_resources(GROUP, VERSION, _request_timeout=_TIMEOUT)
-        except client.ApiException as error:
-            if error.status == 404:
-                return False
-            raise _error("look for the CRD", error) from error
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise _error("look for the CRD", error) from error
+            found = await _answer(
+                "look for the CRD", self._objects.get_api_resources(GROUP, VERSION, _request_timeout=_TIMEOUT)
+            )
+        except GoneError:
+            return False
         return any(resource.name == PLURAL for resource in found.resources)
 
     async def hold(self, run: Run, body: Body, record: str) -> Body:
@@ -126,42 +143,51 @@ class Cluster:
             {"op": "test", "path": path, "value": FINALIZER},
             {"op": "remove", "path": path},
         ]
-        try:
-            return await self._send(run, "release the finalizer", patch, _JSON)
-        except ClusterError as error:
-            if error.status == 422:  # how the API server says that a test of a JSON patch failed
-                raise ConflictError("release the finalizer", 422, str(error)) from error
-            raise
+        return await self._send(run, "release the finalizer", patch, _JSON)
 
     async def write_status(self, run: Run, difference: Mapping[str, Any]) -> Body:
-        """Merge `difference` into the status."""
-        patch = {"metadata": {"uid": run.uid}, "status": difference}
+        """Merge `difference` into the status, as it was seen in `run`.
+
+        A JSON patch, since a merge patch of the status lands on whatever object bears the name now: the API server
+        (1.36) passes over a uid in it. Raises GoneError if it is another object.
+        """
+        what, same = "write the status", {"op": "test", "path": "/metadata/uid", "value": run.uid}
         try:
-            body = await self._objects.patch_namespaced_custom_object_status(
-                GROUP, VERSION, run.namespace, PLURAL, run.name, patch, _content_type=_MERGE, _request_timeout=_TIMEOUT
-            )
-        except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise _error("write the status", error) from error
-        return cast(Body, body)
+            return await self._send_status(run, what, [same, *patches.of_status(run.raw_status, difference)])
+        except PatchError:
+            # Either the uid, or the status is not as it was seen: a run must not be given up for the latter.
+            try:
+                await self._send_status(run, what, [same])
+            except PatchError as error:
+                raise GoneError(what, error.status, "another object bears its name now") from error
+            raise
+
+    async def delete(self, run: Run, body: Body) -> None:
+        """Delete the resource, if it is still `body`. Raises ConflictError if it is not, GoneError if it has gone."""
+        seen = client.V1Preconditions(uid=run.uid, resource_version=body["metadata"]["resourceVersion"])
+        options = client.V1DeleteOptions(preconditions=seen, propagation_policy="Background")
+        place = (GROUP, VERSION, run.namespace, PLURAL, run.name)
+        await _answer(
+            "delete the resource",
+            self._objects.delete_namespaced_custom_object(*place, body=options, _request_timeout=_TIMEOUT),
+        )
+
+    async def _send_status(self, run: Run, what: str, operations: list[Body]) -> Body:
+        place = (GROUP, VERSION, run.namespace, PLURAL, run.name)
+        request = self._objects.patch_namespaced_custom_object_status(
+            *place, operations, _content_type=_JSON, _request_timeout=_TIMEOUT
+        )
+        return cast(Body, await _answer(what, request))
 
     async def _patch(self, run: Run, what: str, metadata: Mapping[str, Any]) -> Body:
         return await self._send(run, what, {"metadata": {"uid": run.uid, **metadata}}, _MERGE)
 
     async def _send(self, run: Run, what: str, patch: Any, content_type: str) -> Body:
-        try:
-            body = await self._objects.patch_namespaced_custom_object(
-                GROUP,
-                VERSION,
-                run.namespace,
-                PLURAL,
-                run.name,
-                patch,
-                _content_type=content_type,
-                _request_timeout=_TIMEOUT,
-            )
-        except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise _error(what, error) from error
-        return cast(Body, body)
+        place = (GROUP, VERSION, run.namespace, PLURAL, run.name)
+        request = self._objects.patch_namespaced_custom_object(
+            *place, patch, _content_type=content_type, _request_timeout=_TIMEOUT
+        )
+        return cast(Body, await _answer(what, request))
 
     async def post_event(self, run: Run, event: Event, instance: str) -> None:
         """Show `event` with the resource. Raises ClusterError."""
@@ -182,7 +208,48 @@ class Cluster:
             reporting_component=_COMPONENT,
             reporting_instance=instance,
         )
+        await _answer(
+            "post an event", self._core.create_namespaced_event(run.namespace, body, _request_timeout=_TIMEOUT)
+        )
+
+    async def read(self, kind: Kind, namespace: str, name: str) -> Body:
+        """A ConfigMap or Secret as it is now. Raises GoneError if there is none."""
+        return await self._core_object("GET", f"read {kind} {name}", kind, namespace, name)
+
+    async def create_config_map(self, body: Body) -> Body:
+        """Create it. Raises ConflictError if there is one of its name."""
+        metadata = body["metadata"]
+        return await self._core_object(
+            "POST", f"create ConfigMap {metadata['name']}", "ConfigMap", metadata["namespace"], body=body
+        )
+
+    async def replace_config_map(self, body: Body) -> Body:
+        """Replace it, if it still has the resourceVersion of `body`. Raises ConflictError if it has not."""
+        name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
+        return await self._core_object("PUT", f"replace ConfigMap {name}", "ConfigMap", namespace, name, body)
+
+    async def _core_object(
+        self, method: str, what: str, kind: Kind, namespace: str, name: str | None = None, body: Body | None = None
+    ) -> Body:
+        """One request as plain JSON: the client's models repeat in their errors what they cannot read."""
+        path = f"/api/v1/namespaces/{{namespace}}/{kind.lower()}s" + ("/{name}" if name else "")
+        return await _answer(what, self._exchange(method, what, path, {"namespace": namespace, "name": name}, body))
+
+    async def _exchange(
+        self, method: str, what: str, path: str, names: Mapping[str, str | None], body: Body | None
+    ) -> Body:
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        request = await self._api.param_serialize(
+            method, path, dict(names), header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        response = await self._api.call_api(*request, _request_timeout=_TIMEOUT)
+        text = await response.read()
+        if not 200 <= response.status < 300:
+            raise client.ApiException(response.status, response.reason, body=text.decode(errors="replace"))
         try:
-            await self._core.create_namespaced_event(run.namespace, body, _request_timeout=_TIMEOUT)
-        except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise _error("post an event", error) from error
+            answer = json.loads(text)
+        except ValueError:
+            answer = None  # raised below: this error holds the text, which may be a secret
+        if not isinstance(answer, dict):
+            raise ClusterError(what, response.status, "the answer is no object in JSON")
+        return answer

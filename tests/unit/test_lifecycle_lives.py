@@ -1028,7 +1028,6 @@ class Fate:
                 "suspend": rng.choice([None, None, True]),
                 "deletionPolicy": rng.choice(["Cancel", "Orphan"]),
                 "outputTo": rng.choice([None, {"configMap": "answer"}]),
-                "onUnknownCreate": rng.choice(["Stop", "Stop", "CreateAgain"]),
             }
         )
 

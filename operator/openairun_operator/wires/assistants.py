@@ -5,6 +5,7 @@ OpenAI ended this API on 2026-08-26; compatible servers carry it on, some only i
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,11 +14,13 @@ import openai.resources.beta.threads  # noqa: F401 - the SDK loads it at the fir
 from openairun_operator.api.names import TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Usage
-from openairun_operator.api.tools import Tool
+from openairun_operator.api.references import KeyRef
+from openairun_operator.api.tools import ResponseFormat, Tool, ToolChoice, Truncation
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef, SubmitRequest
 from openairun_operator.wires import errors
 from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, as_refused, refused
+from openairun_operator.wires.definition import hosted_tool, json_schema, tool_choice
 
 # The SDK warns of the deprecation at each call; a user of this wire knows.
 warnings.filterwarnings("ignore", message="The Assistants API is deprecated", category=DeprecationWarning)
@@ -30,24 +33,47 @@ _WITH_TEXT: Final = ("completed", "incomplete")
 """The ends of a run that may have left an answer on the thread."""
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: Tool, authorizations: Mapping[KeyRef, str]) -> dict[str, Any]:
     if tool.function is None:
-        return {"type": tool.type, **(tool.options or {})}
+        return hosted_tool(tool, authorizations)
     return {"type": "function", "function": absent_is_omitted(tool.function.model_dump())}
 
 
+def _choice(choice: ToolChoice) -> str | dict[str, Any]:
+    if choice.type == "function":
+        return {**(choice.options or {}), "type": "function", "function": {"name": choice.name}}
+    return tool_choice(choice)
+
+
+def _format(form: ResponseFormat) -> dict[str, Any]:
+    return {"type": form.type, **({"json_schema": json_schema(form.jsonSchema)} if form.jsonSchema else {})}
+
+
+def _truncation(truncation: Truncation) -> dict[str, Any]:
+    return absent_is_omitted({"type": truncation.type, "last_messages": truncation.lastMessages})
+
+
 def request_body(request: CreateRequest) -> dict[str, Any]:
-    """The body of the create."""
+    """The body of the create. Raises KeyError where the request lacks a token that a tool refers to."""
     spec = request.spec
+    messages = spec.additionalMessages
     return absent_is_omitted(
         {
             "assistant_id": spec.assistantID,
             "model": spec.model,
             "instructions": spec.instructions,
+            "additional_instructions": spec.additionalInstructions,
+            "additional_messages": [message.model_dump() for message in messages] if messages is not None else None,
             "temperature": spec.temperature,
             "top_p": spec.topP,
             "max_completion_tokens": spec.maxTokens,
-            "tools": [_tool(tool) for tool in spec.tools] if spec.tools is not None else None,
+            "max_prompt_tokens": spec.maxPromptTokens,
+            "tools": [_tool(tool, request.authorizations) for tool in spec.tools] if spec.tools is not None else None,
+            "tool_choice": _choice(spec.toolChoice) if spec.toolChoice else None,
+            "parallel_tool_calls": spec.parallelToolCalls,
+            "response_format": _format(spec.responseFormat) if spec.responseFormat else None,
+            "reasoning_effort": spec.reasoningEffort,
+            "truncation_strategy": _truncation(spec.truncation) if spec.truncation else None,
             "metadata": dict(request.metadata),
         }
     )

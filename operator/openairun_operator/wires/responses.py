@@ -1,20 +1,24 @@
 """Runs as background responses: `POST /responses`, `GET` and cancel below it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 import openai.resources.responses  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
 
 from openairun_operator.api.record import API, Usage
-from openairun_operator.api.tools import Tool
+from openairun_operator.api.references import KeyRef
+from openairun_operator.api.spec import OpenAIRunSpec
+from openairun_operator.api.tools import ResponseFormat, Tool
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef, SubmitRequest
 from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, as_refused, refused
+from openairun_operator.wires.definition import hosted_tool, json_schema, tool_choice
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: Tool, authorizations: Mapping[KeyRef, str]) -> dict[str, Any]:
     if tool.function is None:
-        return {"type": tool.type, **(tool.options or {})}
+        return hosted_tool(tool, authorizations)
     function = tool.function
     return {
         "type": "function",
@@ -26,22 +30,48 @@ def _tool(tool: Tool) -> dict[str, Any]:
     }
 
 
+def _format(form: ResponseFormat) -> dict[str, Any]:
+    return {"type": form.type, **(json_schema(form.jsonSchema) if form.jsonSchema else {})}
+
+
+def _instructions(spec: OpenAIRunSpec) -> str | None:
+    """The instructions, and after a blank line what is added to them."""
+    if not spec.additionalInstructions:
+        return spec.instructions
+    return "\n\n".join(text for text in (spec.instructions, spec.additionalInstructions) if text)
+
+
+def _input(request: CreateRequest) -> str | list[dict[str, str]] | None:
+    """The text to answer; where messages come before it, a list that ends with it."""
+    spec = request.spec
+    asked = request.input if spec.input is None else spec.input
+    if not spec.additionalMessages:
+        return asked
+    messages = [{"role": message.role, "content": message.content} for message in spec.additionalMessages]
+    return messages if asked is None else [*messages, {"role": "user", "content": asked}]
+
+
 def request_body(request: CreateRequest) -> dict[str, Any]:
-    """The body of the create."""
+    """The body of the create. Raises KeyError where the request lacks a token that a tool refers to."""
     spec = request.spec
     return absent_is_omitted(
         {
             "background": True,
             "store": True,
             "model": spec.model or request.default_model,
-            "input": spec.input,
-            "instructions": spec.instructions,
+            "input": _input(request),
+            "instructions": _instructions(spec),
             "conversation": spec.conversationID,
             "previous_response_id": spec.previousResponseID,
             "temperature": spec.temperature,
             "top_p": spec.topP,
             "max_output_tokens": spec.maxTokens,
-            "tools": [_tool(tool) for tool in spec.tools] if spec.tools is not None else None,
+            "tools": [_tool(tool, request.authorizations) for tool in spec.tools] if spec.tools is not None else None,
+            "tool_choice": tool_choice(spec.toolChoice) if spec.toolChoice else None,
+            "parallel_tool_calls": spec.parallelToolCalls,
+            "text": {"format": _format(spec.responseFormat)} if spec.responseFormat else None,
+            "reasoning": {"effort": spec.reasoningEffort} if spec.reasoningEffort is not None else None,
+            "truncation": spec.truncation.type if spec.truncation else None,
             "metadata": dict(request.metadata),
         }
     )

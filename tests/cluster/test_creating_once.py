@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import StartOperator
 from openai_control import OpenAIControl
+from processes import StartOperator
 from runs import BOTH, RESPONSE, Resource
 from waiting import wait_until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from apiserver import DEPLOY, Cluster
-from conftest import StartOperator
+from processes import StartOperator
 from runs import RESPONSE, Resource, run
 from waiting import wait_until
 

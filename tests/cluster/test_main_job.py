@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from apiserver import DEPLOY
-from conftest import StartOpenAI, StartOperator
 from openai_control import OpenAIControl
+from processes import StartOpenAI, StartOperator
 from runs import ASSISTANT, BOTH, RESPONSE, Resource, run
 from waiting import wait_until
 

@@ -1,6 +1,6 @@
 -- What Argo CD shows for an OpenAIRun. It runs with the table and base libraries alone: no string or os functions.
 --   Progressing  not seen yet, or it goes on by itself
---   Suspended    the run waits for the results of tool calls: a wave or hook waits with it
+--   Suspended    it waits for a person, for tool results or for the end of spec.suspend: a wave or hook waits with it
 --   Healthy      completed, or with `waitForCompletion: false` created
 --   Degraded     it ended otherwise, or a person must act
 -- A finished run is never Suspended: a wave would wait for it for ever.
@@ -36,7 +36,7 @@ end
 if is.Stalled == "True" then
   return health("Degraded", message)
 end
-if is.Finished ~= "True" and is.ActionRequired == "True" then
+if is.Finished ~= "True" and (is.ActionRequired == "True" or is.Suspended == "True") then
   return health("Suspended", message)
 end
 if is.Reconciling == "True" then

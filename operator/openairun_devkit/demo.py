@@ -27,8 +27,14 @@ from openairun_devkit.cluster import StandInCluster
 from openairun_devkit.controlplane import die_with_parent, kill_group
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = ("run.yaml", "assistant-run.yaml", "demo/fails.yaml", "demo/long.yaml")
-EXPECTED = {"hello": "Completed", "hello-assistant": "Completed", "fails": "Failed", "long": "InProgress"}
+SAMPLES = ("run.yaml", "assistant-run.yaml", "terraform-run.yaml", "demo/fails.yaml", "demo/long.yaml")
+EXPECTED = {
+    "hello": "Completed",
+    "hello-assistant": "Completed",
+    "sales": "Completed",
+    "fails": "Failed",
+    "long": "InProgress",
+}
 RUNS = "/apis/openairun.dev/v1alpha1/namespaces/default/openairuns"
 _TIMEOUT = 30.0  # seconds, for each thing that is waited for
 

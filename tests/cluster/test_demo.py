@@ -52,7 +52,8 @@ def test_the_demo_shows_the_whole_story(kubectl: bool, tmp_path: Path) -> None:
         assert process.wait(60) == 0, file.read_text()
     said = file.read_text()
     assert ("$ kubectl get openairuns --watch" in said) == kubectl
-    for name, phase in {"hello": "Completed", "hello-assistant": "Completed", "fails": "Failed"}.items():
+    ends = {"hello": "Completed", "hello-assistant": "Completed", "sales": "Completed", "fails": "Failed"}
+    for name, phase in ends.items():
         assert re.search(rf"^{name} +{phase} ", said, re.MULTILINE)
     assert "You said: Say hello in one sentence." in said
     assert re.search(r"Normal +Cancelled +openairun/long ", said)

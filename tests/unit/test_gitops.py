@@ -6,7 +6,7 @@ from typing import Any
 import kstatus
 import pytest
 import yaml
-from builders import START, body
+from builders import RESPONSES, START, body
 from lupa import lua51  # the version that Argo CD's interpreter speaks
 from test_lifecycle_conditions import COMPLETED, ENDED, NOT_AWAITED, RETRYING, ROWS, STUCK, WAITING, going, shown
 
@@ -26,6 +26,7 @@ ARGOCD = {
     ENDED: "Degraded",
 }
 """The Argo CD column of the table, by what stands in the five columns before it; ActionRequired is Suspended."""
+HELD_BACK = {"unclaimed": True, "spec": RESPONSES | {"suspend": True}}
 
 
 def assess(object_: dict[str, Any]) -> tuple[str, str]:
@@ -50,6 +51,12 @@ def test_row(known: dict[str, Any], five: str, others: dict[str, str]) -> None:
     assert message == object_["status"]["conditions"][0]["message"]
 
 
+def test_a_run_that_suspend_holds_back_holds_up_its_wave() -> None:
+    object_ = shown(**HELD_BACK)
+    assert assess(object_) == ("Suspended", object_["status"]["conditions"][0]["message"])
+    assert kstatus.outcome(object_) == "InProgress"
+
+
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_argo_cd_and_kstatus_agree(row: tuple[Any, ...]) -> None:
     object_ = shown(**row[1])
@@ -61,8 +68,8 @@ def test_argo_cd_and_kstatus_agree(row: tuple[Any, ...]) -> None:
 def test_a_finished_run_is_never_suspended(row: tuple[Any, ...]) -> None:
     object_ = shown(**row[1])
     conditions = object_["status"]["conditions"]
-    if not any(c["type"] == "ActionRequired" for c in conditions):
-        conditions.append({"type": "ActionRequired", "status": "True", "message": ""})
+    for type_ in {"ActionRequired", "Suspended"} - {c["type"] for c in conditions}:
+        conditions.append({"type": type_, "status": "True", "message": ""})
     finished = next(c["status"] for c in conditions if c["type"] == "Finished")
     assert finished == "False" or assess(object_)[0] in ("Healthy", "Degraded")
 

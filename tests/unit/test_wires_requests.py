@@ -15,10 +15,12 @@ from openairun_operator.api.names import TOKEN_KEY
 from openairun_operator.api.record import API
 from openairun_operator.api.references import KeyRef
 from openairun_operator.api.spec import DEFINING, OpenAIRunSpec
+from openairun_operator.api.tools import Tool
 from openairun_operator.lifecycle.observation import CreateRequest
 from openairun_operator.wires import assistants, responses
 from openairun_operator.wires.build import wire
 from openairun_operator.wires.clients import Clients, Credentials
+from openairun_operator.wires.definition import hosted_tool
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Assistants API is deprecated")
 
@@ -332,3 +334,12 @@ def test_an_mcp_server_gets_its_token_and_nothing_else_does(api: API) -> None:
     assert "wiki-token" not in repr(request)
     if api == "Responses":
         assert schema_errors("CreateResponse", {**made, "model": "m"}) == []
+
+
+def test_no_option_of_a_tool_takes_the_place_of_its_type_or_token() -> None:
+    """The models refuse such options; what is sent does not rest on that."""
+    secret = KeyRef(name="wiki", key="token")
+    tool = Tool(type="mcp", authorizationFrom=secret)
+    forged = tool.model_copy(update={"options": {"type": "function", "authorization": "other", "server_label": "wiki"}})
+    written = hosted_tool(forged, {secret: "wiki-token"})
+    assert written == {"type": "mcp", "authorization": "wiki-token", "server_label": "wiki"}

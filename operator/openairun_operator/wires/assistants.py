@@ -95,7 +95,7 @@ def _calls(answer: Answer) -> tuple[Call, ...]:
     wanted = answer.object("required_action").object("submit_tool_outputs").objects("tool_calls")
     return tuple(
         Call(
-            call.text("id") or "",
+            call.id("id") or "",
             call.object("function").text("name") or "",
             call.object("function").text("arguments") or "",
         )
@@ -124,7 +124,7 @@ def observation(answer: Answer, thread: str) -> RunObservation:
         status=status,
         object=answer.text("object"),
         model=answer.text("model"),
-        thread=answer.text("thread_id") or thread,
+        thread=answer.id("thread_id") or thread,
         created_at=answer.seconds("created_at"),
         started_at=answer.seconds("started_at"),
         completed_at=answer.seconds("completed_at"),
@@ -167,7 +167,7 @@ def _not_yet_read(made: RunObservation) -> RunObservation:
 
 def _step(answer: Answer) -> SeenStep:
     return SeenStep(
-        answer.text("id") or "",
+        answer.id("id") or "",
         answer.text("type") or "",
         answer.text("object"),
         answer.text("status"),
@@ -307,11 +307,11 @@ class Assistants:
             if not isinstance(page.body.get("data"), list):
                 return None
             known, listed = len(steps), page.objects("data")
-            steps |= {step.text("id") or "": step for step in listed}
+            steps |= {step.id("id") or "": step for step in listed}
             # A full page that denies more is asked on all the same: some servers just cut the list there.
             if len(steps) == known or not (page.body.get("has_more") or len(listed) >= _PAGE):
                 break
-            after = listed[-1].text("id")
+            after = listed[-1].id("id")
         return list(steps.values())
 
     async def _step_page(self, run_id: str, thread: str, after: str | None) -> Answer:

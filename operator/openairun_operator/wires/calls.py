@@ -105,6 +105,11 @@ class Answer:
         value = self.body.get(name)
         return value if isinstance(value, str) and value else None
 
+    def id(self, name: str) -> str | None:
+        """The field, if it is text that can be an id: one that could forge a line of a log, or a field, is none."""
+        value = self.text(name)
+        return value if value is not None and value.isprintable() else None
+
     def seconds(self, name: str) -> float | None:
         """The field, if it is a time; some servers give milliseconds."""
         value = self.body.get(name)
@@ -130,8 +135,8 @@ class Answer:
 
     def identity(self) -> tuple[str, str]:
         """`id` and `status`; an answer without them is no run. Raises CallFailedError."""
-        id_, status = self.text("id"), self.text("status")
-        if id_ is None or status is None or not id_.isprintable():
+        id_, status = self.id("id"), self.text("status")
+        if id_ is None or status is None:
             raise errors.unreadable(self.address, "no id or no status in it")
         return id_, status
 

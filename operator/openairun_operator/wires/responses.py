@@ -141,17 +141,17 @@ def _call(item: Answer) -> Call:
     name, arguments = item.text("name") or "", item.text("arguments") or ""
     match item.text("type"):
         case "custom_tool_call":
-            return Call(item.text("call_id") or "", name, item.text("input") or "", "custom")
+            return Call(item.id("call_id") or "", name, item.text("input") or "", "custom")
         case "mcp_approval_request":
-            return Call(item.text("id") or "", name, arguments, "mcp_approval", item.text("server_label"))
+            return Call(item.id("id") or "", name, arguments, "mcp_approval", item.text("server_label"))
         case _:
-            return Call(item.text("call_id") or "", name, arguments)
+            return Call(item.id("call_id") or "", name, arguments)
 
 
 def _calls(items: list[Answer]) -> tuple[Call, ...]:
     """What the items ask for and have no answer to among them."""
     names = dict(_ANSWERED_BY.values())
-    answered = {(type_, item.text(names[type_])) for item in items if (type_ := item.text("type") or "") in names}
+    answered = {(type_, item.id(names[type_])) for item in items if (type_ := item.text("type") or "") in names}
     return tuple(
         call
         for item in items
@@ -164,7 +164,7 @@ def _steps(items: list[Answer]) -> tuple[SeenStep, ...]:
     """The items, the last 20, as steps."""
     return tuple(
         SeenStep(
-            item.text("id") or item.text("call_id") or "",
+            item.id("id") or item.id("call_id") or "",
             item.text("type") or "",
             status=item.text("status"),
             details=details(item.body, ("id", "type", "status")),
@@ -210,7 +210,7 @@ def observation(answer: Answer) -> RunObservation:
         status="requires_action" if status == "completed" and calls else status,
         object=answer.text("object"),
         model=answer.text("model"),
-        conversation=answer.object("conversation").text("id"),
+        conversation=answer.object("conversation").id("id"),
         created_at=answer.seconds("created_at"),
         completed_at=answer.seconds("completed_at") if not calls else None,
         error=(error.text("code") or "unknown", error.text("message") or "") if error.body else None,

@@ -65,11 +65,21 @@ class Cluster:
                 kubectl.run("patch", "openairun", run["metadata"]["name"], "--type=merge", patch, check=False)
         self.kubectl.run("delete", "namespace", name, "--wait=false")
 
+    def grant(self, namespace: str, component: str) -> None:
+        """Give the operator the rights of a component of the manifests, in this namespace alone."""
+        manifests = yaml.safe_load_all((DEPLOY / f"manifests/components/{component}/rbac.yaml").read_text())
+        rules = next(each["rules"] for each in manifests if each["kind"] == "ClusterRole")
+        role = self._role(namespace, f"{SERVICE_ACCOUNT}-{component}", rules)
+        self.kubectl.in_namespace(namespace).apply(yaml.safe_dump_all(role))
+
     def _rights(self, namespace: str) -> Iterator[dict[str, Any]]:
         """The manifests' ClusterRole as a Role: on a cluster that is not ours, nothing cluster-wide is left."""
         manifests = yaml.safe_load_all((DEPLOY / "manifests/rbac.yaml").read_text())
         rules = next(each["rules"] for each in manifests if each["kind"] == "ClusterRole")
-        metadata = {"name": SERVICE_ACCOUNT, "namespace": namespace}
+        return self._role(namespace, SERVICE_ACCOUNT, rules)
+
+    def _role(self, namespace: str, name: str, rules: list[Any]) -> Iterator[dict[str, Any]]:
+        metadata = {"name": name, "namespace": namespace}
         group = "rbac.authorization.k8s.io"
         yield {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules}
         subject = {"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": self.operator_namespace}
@@ -77,7 +87,7 @@ class Cluster:
             "apiVersion": f"{group}/v1",
             "kind": "RoleBinding",
             "metadata": metadata,
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": SERVICE_ACCOUNT},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
             "subjects": [subject],
         }
 

@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 # CLUSTER=auto: the stand-in, and the real API server where its binaries are found; standin or real: one of them.
 # CLUSTER=current: the kubeconfig's context.
 CLUSTER ?= auto
+# Processes for `make test`. Tests mostly wait, so two pay on one core too; each starts API servers of its own.
+# On the current cluster one: two would race to apply the CRD.
+WORKERS ?= $(if $(filter current,$(CLUSTER)),0,2)
 PYTEST_ARGS ?=
 
 .PHONY: demo check test venv crd docs lock clean
@@ -25,8 +28,8 @@ check: venv  ## ruff, mypy strict, the import contract
 	"$(BIN)/mypy"
 	"$(BIN)/lint-imports"
 
-test: venv  ## pure tests, then cluster tests on the stand-in and on the real API server
-	CLUSTER="$(CLUSTER)" "$(BIN)/python" -m pytest $(PYTEST_ARGS)
+test: venv  ## cluster tests on the stand-in and on the real API server, and pure tests
+	CLUSTER="$(CLUSTER)" "$(BIN)/python" -m pytest -n "$(WORKERS)" --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 crd: venv  ## write the CRD anew from the models
 	"$(BIN)/openairun-operator" crd > deploy/crds/openairun.dev_openairuns.yaml

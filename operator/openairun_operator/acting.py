@@ -373,7 +373,7 @@ class Actor:
         except ClusterError as error:
             failure = Failure(reason=Reason.OUTPUT_NOT_WRITTEN, message=text.message(str(error)))
         else:
-            known.stored, known.store_failure, known.store_at = mark, None, None
+            known.stored, known.store_failure, known.store_at = (name, mark), None, None
             return
         known.store_failures += 1
         known.store_failure = failure

@@ -9,16 +9,15 @@ REQUIRE_ENVTEST=1: no skipping without binaries. Tests marked `real_cluster` nee
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from apiserver import Cluster, current_cluster, own_cluster, standin_cluster
 from openai_control import OpenAIControl
 from operator_process import OperatorProcess
-from processes import Processes
+from processes import Processes, StartOpenAI, StartOperator
 
 from openairun_devkit.api_proxy import ApiProxy
 from openairun_devkit.controlplane import (
@@ -29,14 +28,12 @@ from openairun_devkit.controlplane import (
 from openairun_devkit.kubectl import Kubectl
 
 NO_BINARIES = "no binaries for an API server"
-RAN_ON = pytest.StashKey[list[str]]()
 KINDS = {"auto": ["standin", "real"], "standin": ["standin"], "real": ["real"], "current": ["current"]}
-SKIPPED = pytest.StashKey[str]()
 LOGS = pytest.StashKey[list[list[tuple[str, Path]]]]()
 
 
 @pytest.fixture(scope="session")
-def binaries(pytestconfig: pytest.Config) -> Binaries:
+def binaries(summary: dict[str, bool]) -> Binaries:
     """The control plane's programs; without them the test is skipped, and the summary says why."""
     found = ControlPlane.find()
     if found is not None:
@@ -44,7 +41,7 @@ def binaries(pytestconfig: pytest.Config) -> Binaries:
     reason = f"etcd and kube-apiserver were not found: {HOW_TO_GET_BINARIES}"
     if os.environ.get("REQUIRE_ENVTEST", "0") not in ("", "0"):
         pytest.fail(f"REQUIRE_ENVTEST is set, but {reason}", pytrace=False)
-    pytestconfig.stash[SKIPPED] = reason
+    summary[f"CLUSTER TESTS WERE SKIPPED: {reason}"] = True
     pytest.skip(NO_BINARIES)
 
 
@@ -63,24 +60,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Cluster]:
-    """The API server, with the CRD and the operator's ServiceAccount applied without a warning."""
-    kind: str = request.param
-    with ExitStack() as stack:
-        if kind == "current":
-            cluster = stack.enter_context(current_cluster())
-            where = f"Kubernetes {cluster.version}, the current kubeconfig context"
-        elif kind == "standin":
-            cluster = stack.enter_context(standin_cluster())
-            where = "the stand-in"
-        else:
-            binaries: Binaries = request.getfixturevalue("binaries")
-            cluster = stack.enter_context(own_cluster(binaries))
-            where = f"Kubernetes {cluster.version}, started from {binaries.kube_apiserver.parent}"
-        pytestconfig.stash.setdefault(RAN_ON, []).append(where)
-        for result in cluster.applied:
-            assert "warning" not in result.stderr.lower(), result.stderr
+def on_standin(summary: dict[str, bool]) -> Iterator[Cluster]:
+    with standin_cluster() as cluster:
+        summary["cluster tests ran on the stand-in"] = False
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def on_real(binaries: Binaries, summary: dict[str, bool]) -> Iterator[Cluster]:
+    with own_cluster(binaries) as cluster:
+        where = f"Kubernetes {cluster.version}, started from {binaries.kube_apiserver.parent}"
+        summary[f"cluster tests ran on {where}"] = False
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def on_current(summary: dict[str, bool]) -> Iterator[Cluster]:
+    with current_cluster() as cluster:
+        summary[f"cluster tests ran on Kubernetes {cluster.version}, the current kubeconfig context"] = False
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The API server, with the CRD and the operator's ServiceAccount applied without a warning.
+
+    Each kind is started once: in whatever order tests come, going from one to the other ends none.
+    """
+    cluster: Cluster = request.getfixturevalue(f"on_{request.param}")
+    for result in cluster.applied:
+        assert "warning" not in result.stderr.lower(), result.stderr
+    return cluster
 
 
 @pytest.fixture
@@ -159,10 +169,6 @@ def operated(
     return shared_openai.from_now_on()
 
 
-class StartOpenAI(Protocol):
-    def __call__(self, *args: str) -> OpenAIControl: ...
-
-
 @pytest.fixture
 def start_openai(processes: Processes) -> StartOpenAI:
     """Start OpenAI stand-ins, with flags of theirs."""
@@ -173,19 +179,6 @@ def start_openai(processes: Processes) -> StartOpenAI:
 def openai(processes: Processes) -> OpenAIControl:
     """An OpenAI stand-in with its defaults, for this test alone."""
     return processes.start_openai()
-
-
-class StartOperator(Protocol):
-    def __call__(
-        self,
-        namespace: str | None,
-        *,
-        base_url: str | None = None,
-        extra_args: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        key: str | None = "sk-standin",
-        through_proxy: ApiProxy | None = None,
-    ) -> OperatorProcess: ...
 
 
 @pytest.fixture
@@ -204,17 +197,10 @@ def start_operator(request: pytest.FixtureRequest, processes: Processes) -> Star
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
-    if report.skipped and item.config.stash.get(SKIPPED, None) is not None and NO_BINARIES in str(report.longrepr):
+    if report.skipped and NO_BINARIES in str(report.longrepr):
         # One place for all of them: pytest then sums them up in one line.
         report.longrepr = (__file__, None, f"Skipped: {NO_BINARIES}")
     if report.failed:
         for name, log in (each for logs in item.stash.get(LOGS, []) for each in logs):
             report.sections.append((f"Log of {name}", log.read_text(errors="replace")[-20_000:]))
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for ran_on in config.stash.get(RAN_ON, []):
-        terminalreporter.write_line(f"cluster tests ran on {ran_on}")
-    if (reason := config.stash.get(SKIPPED, None)) is not None:
-        terminalreporter.write_line(f"CLUSTER TESTS WERE SKIPPED: {reason}", red=True, bold=True)

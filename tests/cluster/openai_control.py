@@ -64,7 +64,7 @@ class OpenAIControl:
         """End all faults."""
         self._call("DELETE", "faults")
 
-    def wait(self, method: str, path: str, count: int = 1, timeout: float = 10) -> list[dict[str, Any]]:
+    def wait(self, method: str, path: str, count: int = 1, timeout: float = 30) -> list[dict[str, Any]]:
         """Wait until `count` matching requests have come in, earlier ones included; `timeout` in seconds."""
         query = {"method": method, "path": path, "count": count, "timeout": timeout}
         return self._call("GET", "wait", query, timeout=timeout + 10)

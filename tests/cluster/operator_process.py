@@ -58,7 +58,7 @@ class OperatorProcess:
         self.wait_for_log(READY_LINE, timeout)
         return self
 
-    def wait_for_log(self, text: str, timeout: float = 10) -> None:
+    def wait_for_log(self, text: str, timeout: float = 30) -> None:
         """Wait until `text` is in the log; fails at once if the operator ends without writing it."""
 
         def seen_or_ended() -> bool:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from apiserver import Cluster
 from openai_control import OpenAIControl
@@ -91,3 +92,20 @@ class Processes:
         directory = self._directory / f"{kind}-{number}"
         directory.mkdir()
         return directory
+
+
+class StartOpenAI(Protocol):
+    def __call__(self, *args: str) -> OpenAIControl: ...
+
+
+class StartOperator(Protocol):
+    def __call__(
+        self,
+        namespace: str | None,
+        *,
+        base_url: str | None = None,
+        extra_args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        key: str | None = "sk-standin",
+        through_proxy: ApiProxy | None = None,
+    ) -> OperatorProcess: ...

@@ -48,16 +48,16 @@ class Resource:
     def reason(self) -> str | None:
         return self.condition("Ready").get("reason")
 
-    def wait_for(self, condition: str, timeout: float = 15) -> Resource:
+    def wait_for(self, condition: str, timeout: float = 30) -> Resource:
         """`kubectl wait --for=condition=…`."""
         self.kubectl.run("wait", f"--for=condition={condition}", f"openairun/{self.name}", f"--timeout={timeout}s")
         return self
 
-    def wait_phase(self, phase: str, timeout: float = 15) -> Resource:
+    def wait_phase(self, phase: str, timeout: float = 30) -> Resource:
         wait_until(lambda: self.status.get("phase") == phase, timeout, f"{self.name} in phase {phase}")
         return self
 
-    def wait_reason(self, reason: str, timeout: float = 15) -> Resource:
+    def wait_reason(self, reason: str, timeout: float = 30) -> Resource:
         wait_until(lambda: self.reason == reason, timeout, f"{self.name} with reason {reason}")
         return self
 

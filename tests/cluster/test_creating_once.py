@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import StartOperator
 from openai_control import OpenAIControl
+from processes import StartOperator
 from runs import BOTH, RESPONSE, Resource
 from waiting import wait_until
 
@@ -59,7 +59,7 @@ def test_killed_before_the_claim_is_written_it_creates_one_run(
     hold = api_proxy.hold("PATCH", PATCH_RUN, when="before")
     first = start_operator(namespace, through_proxy=api_proxy, extra_args=QUICK)
     resource = Resource.apply(kubectl, "killed", BOTH[api])
-    hold.wait_held()
+    hold.wait_held(timeout=30)
     first.kill9()
     api_proxy.heal()
     assert openai.runs() == []
@@ -86,7 +86,7 @@ def test_killed_around_the_post_it_never_creates_two(
     first = start_operator(namespace, through_proxy=api_proxy, extra_args=QUICK)
     resource = Resource.apply(kubectl, "killed", BOTH[api])
     if when == "claimed":
-        hold.wait_held()
+        hold.wait_held(timeout=30)
     else:
         openai.wait("POST", POST[api])
     first.kill9()

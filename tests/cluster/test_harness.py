@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from apiserver import DEPLOY, Cluster
-from conftest import StartOperator
 from openai_control import OpenAIControl
+from processes import StartOperator
 from waiting import wait_until
 
 from openairun_devkit.api_proxy import ApiProxy

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from apiserver import DEPLOY, Cluster
-from conftest import StartOperator
+from processes import StartOperator
 from runs import RESPONSE, Resource, run
 from waiting import wait_until
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,17 @@ async def test_texts_are_read_from_config_maps_and_secrets(kubectl: Kubectl, wri
             await read(key, name)
     with pytest.raises(ReferenceFailedError, match="There is no Secret u"):
         await references.read_secret(writer, namespace, KeyRef(name="u", key="token"))
+
+
+async def test_no_log_has_a_secret(kubectl: Kubectl, writer: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    value = b"sk-so-secret\xff"
+    encoded = base64.b64encode(value).decode()
+    kubectl.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "data": {"token": encoded}})
+    with pytest.raises(ReferenceFailedError, match="UTF-8"):
+        await references.read_secret(writer, str(kubectl.namespace), KeyRef(name="t", key="token"))
+    assert "so-secret" not in caplog.text
+    assert encoded not in caplog.text
 
 
 @pytest.mark.real_cluster

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from apiserver import DEPLOY
-from conftest import StartOpenAI, StartOperator
 from openai_control import OpenAIControl
+from processes import StartOpenAI, StartOperator
 from runs import ASSISTANT, BOTH, RESPONSE, Resource, run
 from waiting import wait_until
 
@@ -78,14 +78,11 @@ def test_deleting_a_running_one_cancels_it_exactly_once(api: str, kubectl: Kubec
     assert (at_openai["status"], at_openai["cancel_calls"]) == ("cancelled", 1)
 
 
-def test_deleting_a_finished_one_asks_openai_nothing(
-    kubectl: Kubectl, namespace: str, start_operator: StartOperator, openai: OpenAIControl
-) -> None:
-    start_operator(namespace)
+def test_deleting_a_finished_one_asks_openai_nothing(kubectl: Kubectl, operated: OpenAIControl) -> None:
     resource = Resource.apply(kubectl, "hello", RESPONSE).wait_for("Finished")
-    openai.forget_requests()
+    operated.forget_requests()
     resource.delete()
-    assert openai.requests() == []
+    assert operated.requests() == []
 
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -328,6 +325,6 @@ def test_the_operator_waits_for_the_crd_and_says_so(
 ) -> None:
     api_proxy.fail("GET", "/apis/openairun.dev/v1alpha1$", 404)
     operator = start_operator(namespace, through_proxy=api_proxy)
-    operator.wait_for_log("kubectl apply -k deploy/crds", timeout=20)
+    operator.wait_for_log("kubectl apply -k deploy/crds")
     operator.wait_ready()
     Resource.apply(kubectl, "hello", RESPONSE).wait_for("Ready")

@@ -6,7 +6,7 @@ import socket
 import urllib.request
 
 import pytest
-from conftest import StartOperator
+from processes import StartOperator
 from runs import RESPONSE, Resource
 from waiting import wait_until
 

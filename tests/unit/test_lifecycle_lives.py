@@ -26,6 +26,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.lifecycle.actions import Create, Wait
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.ledger import Ledger
+from openairun_operator.lifecycle.observation import Call
 
 UNREACHABLE = Failure(reason=Reason.UNREACHABLE, message="cannot be reached")
 WIRES = pytest.mark.parametrize("spec", [RESPONSES, ASSISTANTS], ids=["responses", "assistants"])
@@ -931,7 +932,8 @@ def assert_created_once(world: World) -> None:
 
 
 def at_rest(world: World) -> bool:
-    return world.body is None or world.status.finishedAt is not None or world.reason() == "CreateOutcomeUnknown"
+    stalled = world.body is not None and world.reason() in ("CreateOutcomeUnknown", "Suspended")
+    return world.body is None or world.status.finishedAt is not None or stalled
 
 
 @WIRES
@@ -1018,6 +1020,33 @@ class Fate:
     def treat(self) -> None:
         self.world.edit(timeout=self.random.choice(["1m", "10m", "1h"]), waitForCompletion=self.random.random() < 0.5)
 
+    def verbs(self) -> None:
+        rng = self.random
+        self.world.edit(
+            **{
+                "cancel": rng.choice([None, None, True]),
+                "suspend": rng.choice([None, None, True]),
+                "deletionPolicy": rng.choice(["Cancel", "Orphan"]),
+                "outputTo": rng.choice([None, {"configMap": "answer"}]),
+            }
+        )
+
+    def adopt(self) -> None:
+        ids = [*self.world.server.runs, "resp_none"]
+        self.world.edit(runID=self.random.choice([None, *ids]))
+
+    def ask(self) -> None:
+        self.count += 1
+        self.world.server.asks.append((Call(f"call_{self.count}", "f", "{}"),))
+
+    def answer(self) -> None:
+        asked = [call.id for run in self.world.server.runs.values() for call in run.asks]
+        outputs = [{"toolCallID": id_, "output": "4"} for id_ in asked if self.random.random() < 0.8]
+        self.world.edit(toolOutputs=outputs or None)
+
+    def store_fault(self) -> None:
+        self.world.store_faults.append(Failure(reason=Reason.OUTPUT_NOT_ALLOWED, message="may not"))
+
     def again(self) -> None:
         self.count += 1
         self.world.create_again(str(self.count))
@@ -1069,6 +1098,7 @@ class Fate:
             *([self.step] * 12),
             *([self.edit, self.restart, self.crash, self.fault, self.create_fault, self.wait] * 2),
             *(self.treat, self.again, self.block, self.key, self.lose, self.lose_status, self.lose_annotation),
+            *(self.verbs, self.adopt, self.ask, self.answer, self.store_fault),
             self.delete,
         ]
         for _ in range(self.random.randint(5, 60)):
@@ -1081,6 +1111,12 @@ class Fate:
     def heal(self) -> None:
         world = self.world
         world.crash = world.blocked = None
+        world.server.asks.clear()
+        world.store_faults.clear()
+        if world.body is not None:
+            world.edit(runID=None)
+        if world.body is not None and self.random.random() < 0.5:
+            world.edit(suspend=None, cancel=None)
         world.server.faults.clear()
         world.server.creates.clear()
         world.server.cancel_takes = timedelta(seconds=3)

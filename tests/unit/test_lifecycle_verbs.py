@@ -162,6 +162,7 @@ def test_a_definition_that_changes_under_suspend_ends_the_old_run_and_holds_the_
     assert (world.status.phase, world.reason(), world.server.going()) == ("Pending", "Suspended", [])
     assert [(past.runID, past.phase) for past in world.status.history or ()] == [("resp_1", "Cancelled")]
     assert world.status.runID is None
+    assert not world.run.has_finalizer, "nothing is held"
     writes = world.writes
     world.restart()
     world.settle()

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import jsonschema
 import openai
 import pytest
 from openai.types.beta.threads import Message, Run
@@ -132,6 +134,19 @@ def test_a_script_says_when_which_state_begins() -> None:
     assert (script.cancel_seconds, script.cancel_refused, script.odd_item) == (2, False, True)
 
 
+def test_a_script_says_what_a_run_asks_for_and_how_often() -> None:
+    script = scripts.parse("in_progress:1,requires_action,calls=3,turns=2,asks=mcp")
+    assert (script.calls, script.turns, script.asks, script.requires_action) == (3, 2, "mcp", True)
+    script = scripts.parse("completed")
+    assert (script.calls, script.turns, script.asks, script.requires_action) == (1, 1, "function", False)
+
+
+@pytest.mark.parametrize("text", ["never,asks=me", "never,cancal=1", "never,cites=1", "never,calls=x", "cites,calls"])
+def test_an_option_that_there_is_not_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no script|invalid literal"):
+        scripts.parse(text)
+
+
 @pytest.mark.parametrize("text", ["", "complet", "queued,completed", "queued:x", "cancel=soon", "odd_item", "a b:1"])
 def test_what_is_no_script_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no script|could not convert"):
@@ -231,7 +246,11 @@ def test_answers_are_what_the_sdk_expects() -> None:
 def test_answers_are_what_openai_describes(schema_errors: Callable[[str, Any], list[str]]) -> None:
     def distinct(bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
         # The schema checks are slow: one body for each status and set of parts.
-        return list({f"{b.get('status')}{b.get('tools')}{len(b.get('output', ''))}": b for b in bodies}.values())
+        def kind(body: dict[str, Any]) -> str:
+            parts = [(item["type"], [*item]) for item in body.get("output") or body.get("content") or ()]
+            return f"{body.get('status')}{body.get('tools')}{body.get('step_details', {}).get('type')}{parts}"
+
+        return list({kind(body): body for body in bodies}.values())
 
     runs, messages, steps = all_runs()
     api = Assistants(default_script="complete", strict=False)
@@ -326,6 +345,129 @@ async def test_a_function_call_wants_its_output_in_the_next_response(api: Api, c
     clock.now += 1
     _, body = await api.call("GET", f"/responses/{second}")
     assert (body["status"], body["output"][0]["content"][0]["text"]) == ("completed", "You said: sunny")
+
+
+ANSWER: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "function_call": lambda call: {"type": "function_call_output", "call_id": call["call_id"], "output": "sunny"},
+    "custom_tool_call": lambda call: {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": "rain"},
+    "mcp_approval_request": lambda call: {
+        "type": "mcp_approval_response",
+        "approval_request_id": call["id"],
+        "approve": False,
+    },
+}
+
+
+async def calls_of(api: Api, id: str) -> list[dict[str, Any]]:
+    _, body = await api.call("GET", f"/responses/{id}")
+    return [item for item in body["output"] if item["type"] in ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("script", "kinds", "said"),
+    [
+        ("two_calls", ["function_call", "function_call"], "sunny"),
+        ("custom_call", ["custom_tool_call"], "rain"),
+        ("mcp_approval", ["mcp_approval_request"], "not approved"),
+    ],
+)
+async def test_each_call_wants_its_answer_and_no_other_is_taken(
+    api: Api, clock: Clock, script: str, kinds: list[str], said: str
+) -> None:
+    first = await api.response(script=script)
+    clock.now += 1
+    calls = await calls_of(api, first)
+    assert [call["type"] for call in calls] == kinds
+    results = [ANSWER[call["type"]](call) for call in calls]
+    other = {"type": "function_call_output", "call_id": "call_other", "output": "x"}
+    for given in ([], results[:-1], [*results, other], [other]):
+        body = a_response(script, previous_response_id=first, input=given)
+        assert (await api.call("POST", "/responses", body))[0] == 400
+    assert len(api.server.runs()) == 1
+    second = await api.response(script=script, previous_response_id=first, input=results)
+    clock.now += 1
+    _, body = await api.call("GET", f"/responses/{second}")
+    assert (body["status"], body["output"][0]["content"][0]["text"]) == ("completed", f"You said: {said}")
+
+
+@pytest.mark.parametrize("where", ["previous_response_id", "conversation"])
+async def test_a_response_may_ask_twice_in_a_row(api: Api, clock: Clock, where: str) -> None:
+    more = {"conversation": "conv_1"} if where == "conversation" else {}
+    last, asked = await api.response(script="twice", **more), []
+    for turn in range(2):
+        clock.now += 1
+        (call,) = await calls_of(api, last)
+        asked.append(call["call_id"])
+        more = {where: "conv_1" if where == "conversation" else last}
+        output = ANSWER["function_call"](call)
+        last = await api.response(script="twice", input=[output], **more)
+        assert len(api.server.submits()) == turn + 1
+    clock.now += 1
+    assert await calls_of(api, last) == []
+    assert len(set(asked)) == 2
+
+
+async def test_an_output_without_a_call_is_refused_in_openais_words(api: Api) -> None:
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
+    status, body = await api.call("POST", "/responses", a_response(input=[output]))
+    told = "No tool call found for function call output with call_id call_1."
+    assert (status, body["error"]["message"]) == (400, told)
+    call = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
+    await api.response(input=[call, output])
+
+
+@pytest.mark.parametrize(
+    ("choice", "asks"),
+    [
+        ("required", True),
+        ({"type": "function", "name": "weather"}, True),
+        ({"type": "allowed_tools", "mode": "required", "tools": []}, True),
+        ({"type": "allowed_tools", "mode": "auto", "tools": []}, False),
+        ("auto", False),
+        (None, False),
+    ],
+)
+async def test_a_choice_that_forces_a_call_forces_it_again(api: Api, clock: Clock, choice: Any, asks: bool) -> None:
+    first = await api.response(script="requires_action", tools=[FUNCTION])
+    clock.now += 1
+    results = [ANSWER["function_call"](call) for call in await calls_of(api, first)]
+    more = {} if choice is None else {"tool_choice": choice}
+    second = await api.response(script="requires_action", previous_response_id=first, input=results, **more)
+    clock.now += 1
+    assert bool(await calls_of(api, second)) == asks
+
+
+FORM = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "kind": {"enum": ["warm", "cold"]},
+        "degrees": {"type": ["number", "null"]},
+        "days": {"type": "array", "items": {"$ref": "#/$defs/day"}},
+    },
+    "required": ["city", "kind", "degrees", "days"],
+    "$defs": {"day": {"type": "object", "properties": {"wet": {"type": "boolean"}}, "required": ["wet"]}},
+}
+
+
+async def test_an_answer_is_json_of_the_form_that_was_asked_for(api: Api, clock: Clock) -> None:
+    named = {"name": "report", "schema": FORM}
+    response = await api.response(text={"format": {"type": "json_schema", **named}})
+    free = await api.response(text={"format": {"type": "json_object"}})
+    form = {"type": "json_schema", "json_schema": named}
+    await api.call("POST", "/threads/thread_1/runs", a_run(response_format=form))
+    clock.now += 1
+    for id, judge in ((response, FORM), (free, {"type": "object"})):
+        _, done = await api.call("GET", f"/responses/{id}")
+        jsonschema.validate(json.loads(done["output"][0]["content"][0]["text"]), judge)
+    _, messages = await api.call("GET", "/threads/thread_1/messages")
+    jsonschema.validate(json.loads(messages["data"][0]["content"][0]["text"]["value"]), FORM)
+
+
+async def test_a_token_for_an_mcp_server_is_not_shown(api: Api) -> None:
+    tool = {"type": "mcp", "server_label": "wiki", "authorization": "wiki-token"}
+    _, body = await api.call("POST", "/responses", a_response(tools=[tool]))
+    assert body["tools"] == [{"type": "mcp", "server_label": "wiki"}]
 
 
 async def test_an_odd_response_has_what_no_sdk_knows(api: Api, clock: Clock) -> None:
@@ -438,6 +580,47 @@ async def test_a_run_goes_on_with_its_tool_outputs(api: Api, clock: Clock) -> No
     _, steps = await api.call("GET", f"{path}/steps?order=asc")
     assert [step["type"] for step in steps["data"]] == ["tool_calls", "message_creation"]
     assert steps["data"][0]["step_details"]["tool_calls"][0]["function"]["output"] == "sunny"
+
+
+async def test_a_run_may_ask_for_several_outputs_and_ask_again(api: Api, clock: Clock) -> None:
+    _, run = await api.call("POST", "/threads/t/runs", a_run("in_progress:1,requires_action,calls=2,turns=2"))
+    path, asked = f"/threads/t/runs/{run['id']}", []
+    for _ in range(2):
+        clock.now += 1
+        _, run = await api.call("GET", path)
+        calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+        outputs = [{"tool_call_id": call["id"], "output": "sunny"} for call in calls]
+        asked += [call["id"] for call in calls]
+        for given in ([], outputs[:1], [*outputs, outputs[0]]):
+            status, body = await api.call("POST", f"{path}/submit_tool_outputs", {"tool_outputs": given})
+            assert (status, body["error"]["message"].split("[")[0]) == (400, "Expected tool outputs for call_ids ")
+        status, run = await api.call("POST", f"{path}/submit_tool_outputs", {"tool_outputs": outputs[::-1]})
+        assert (status, run["status"]) == (200, "queued")
+    status, body = await api.call("POST", f"{path}/submit_tool_outputs", {"tool_outputs": outputs})
+    assert (status, body["error"]["message"]) == (400, 'Runs in status "queued" do not accept tool outputs.')
+    clock.now += 1
+    assert (await api.call("GET", path))[1]["status"] == "completed"
+    _, steps = await api.call("GET", f"{path}/steps?order=asc")
+    assert [step["type"] for step in steps["data"]] == ["tool_calls", "tool_calls", "message_creation"]
+    assert len({step["id"] for step in steps["data"]}) == 3
+    assert len(set(asked)) == 4
+
+
+async def test_results_that_were_taken_are_written_down(api: Api, clock: Clock) -> None:
+    first = await api.response(script="mcp_approval")
+    _, run = await api.call("POST", "/threads/t/runs", a_run("requires_action"))
+    clock.now += 1
+    results = [ANSWER[call["type"]](call) for call in await calls_of(api, first)]
+    second = await api.response(script="mcp_approval", previous_response_id=first, input=results)
+    _, run = await api.call("GET", f"/threads/t/runs/{run['id']}")
+    (call,) = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+    path, outputs = f"/threads/t/runs/{run['id']}/submit_tool_outputs", [{"tool_call_id": call["id"], "output": "1"}]
+    await api.call("POST", path, {"tool_outputs": [{"tool_call_id": "call_wrong", "output": "1"}]})
+    await api.call("POST", path, {"tool_outputs": outputs})
+    assert (await api.control("GET", "/submits"))[1] == [
+        {"at": START + 1, "run": second, "results": {results[0]["approval_request_id"]: False}},
+        {"at": START + 1, "run": run["id"], "results": {call["id"]: "1"}},
+    ]
 
 
 async def test_missing_threads_assistants_and_runs_are_404(api: Api) -> None:
@@ -646,6 +829,28 @@ async def test_a_request_can_be_held(api: Api, when: str, created: int) -> None:
     assert api.server.requests()[0].status == 200
 
 
+@pytest.mark.parametrize(("when", "taken"), [("before", 0), ("after", 1)])
+async def test_a_fault_can_be_for_submits_alone(api: Api, clock: Clock, when: str, taken: int) -> None:
+    await api.control("POST", "/faults", {"match": "POST /responses$", "submits": True, "close": when})
+    first = await api.response(script="requires_action")
+    clock.now += 1
+    results = [ANSWER["function_call"](call) for call in await calls_of(api, first)]
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await api.response(script="requires_action", previous_response_id=first, input=results)
+    assert len(api.server.submits()) == taken
+    await api.response(script="requires_action", previous_response_id=first, input=results)
+    assert api.server.faults()[0].matched == 1
+
+
+async def test_a_fault_can_spare_submits(api: Api, clock: Clock) -> None:
+    _, run = await api.call("POST", "/threads/t/runs", a_run("requires_action"))
+    clock.now += 1
+    api.server.add_fault("POST .", submits=False, status=500)
+    path = f"/threads/t/runs/{run['id']}/submit_tool_outputs"
+    assert (await api.call("POST", path, {"tool_outputs": []}))[0] == 400
+    assert (await api.call("POST", "/threads/t/runs", a_run()))[0] == 500
+
+
 async def test_a_held_request_is_let_go_with_the_faults(api: Api) -> None:
     api.server.add_fault("POST /responses$", hold="before")
     posting = asyncio.create_task(api.response())
@@ -723,6 +928,17 @@ async def test_the_sdk_sees_openais_errors(server: OpenAIStandIn, client: openai
 
 
 # As a process
+
+
+async def test_the_help_names_every_script_and_option() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "openairun_devkit.openai", "--help", stdout=asyncio.subprocess.PIPE
+    )
+    told = (await process.communicate())[0].decode()
+    for name, script in SHORTHANDS.items():
+        assert f"  {name:<16}{script}" in told
+    for option in ("cancel=", "odd_item", "cites", "calls=", "turns=", "asks="):
+        assert f"``{option}" in told
 
 
 async def test_the_process_tells_its_port_and_ends_when_told(tmp_path: Path) -> None:

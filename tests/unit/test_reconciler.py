@@ -3,198 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, cast
 
 import pytest
+from reconciling import UID, Body, World
 
-from openairun_operator import reconciler as module
-from openairun_operator import store
+from openairun_operator import acting, store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
-from openairun_operator.api.record import API, Usage
-from openairun_operator.kube.cluster import ClusterError, ConflictError, GoneError, RefusedError
-from openairun_operator.lifecycle.events import Event
-from openairun_operator.lifecycle.facts import Policy
-from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
-from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
+from openairun_operator.kube.cluster import ClusterError, RefusedError
+from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.run import Run
-from openairun_operator.metrics import Metrics
-from openairun_operator.reconciler import Reconciler
 from openairun_operator.scheduler import TryAgainError
-from openairun_operator.wires.protocol import Wire
-
-Body = dict[str, Any]
-UID = "uid-1"
-
-
-class ApiServer:
-    """One object, with the API server's manners; `sent` is the history that a watch would bring."""
-
-    def __init__(self) -> None:
-        self.version = 100
-        self.writes: list[str] = []
-        self.refuse: list[ClusterError] = []
-        self.body: Body | None = {
-            "metadata": {"name": "run", "namespace": "team", "uid": UID, "generation": 1, "resourceVersion": "100"},
-            "spec": {"model": "m", "input": "x"},
-            "status": {"observedGeneration": -1},
-        }
-        self.sent: list[Body] = [copy.deepcopy(self.body)]
-
-    def change(self, change: Callable[[Body], None]) -> Body:
-        if self.body is None:
-            raise GoneError("write", 404, "not found")
-        change(self.body)
-        self.version += 1
-        self.body["metadata"]["resourceVersion"] = str(self.version)
-        self.sent.append(copy.deepcopy(self.body))
-        return copy.deepcopy(self.body)
-
-    def _write(self, name: str, change: Callable[[Body], None]) -> Body:
-        self.writes.append(name)
-        if self.refuse:
-            raise self.refuse.pop(0)
-        return self.change(change)
-
-    async def hold(self, run: Run, body: Body, record: str) -> Body:
-        if self.body and body["metadata"]["resourceVersion"] != self.body["metadata"]["resourceVersion"]:
-            raise ConflictError("claim", 409, "changed")
-
-        def change(body: Body) -> None:
-            body["metadata"]["finalizers"] = [FINALIZER]
-            body["metadata"].setdefault("annotations", {})[RECORD_ANNOTATION] = record
-
-        return self._write("hold", change)
-
-    async def annotate(self, run: Run, record: str) -> Body:
-        return self._write(
-            "annotate", lambda body: body["metadata"].setdefault("annotations", {}).update({RECORD_ANNOTATION: record})
-        )
-
-    async def release(self, run: Run, body: Body) -> Body:
-        body = self._write("release", lambda body: body["metadata"].pop("finalizers"))
-        if self.body and "deletionTimestamp" in self.body["metadata"]:
-            self.body = None
-        return body
-
-    async def write_status(self, run: Run, difference: Body) -> Body:
-        return self._write("status", lambda body: _merge(body["status"], difference))
-
-
-def _merge(target: Body, patch: Body) -> None:
-    for key, value in patch.items():
-        if value is None:
-            target.pop(key, None)
-        elif isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = value
-
-
-class FakeWire:
-    """A wire on which one run goes as `status` says. `gate`, when set, holds creates back."""
-
-    api = "Responses"
-    searchable = False
-
-    def __init__(self) -> None:
-        self.created: list[CreateRequest] = []
-        self.cancelled: list[RunRef] = []
-        self.status = "in_progress"
-        self.refuse_cancels = 0
-        self.fail: list[Failure] = []
-        self.gate: asyncio.Event | None = None
-        self.sending = asyncio.Event()
-
-    async def create(self, request: CreateRequest) -> RunObservation:
-        self._maybe_fail()
-        self.created.append(request)
-        self.sending.set()
-        if self.gate:
-            await self.gate.wait()
-        return RunObservation(id=f"resp_{len(self.created)}", status="queued")
-
-    async def observe(self, ref: RunRef) -> RunObservation:
-        self._maybe_fail()
-        if self.status != "completed":
-            return RunObservation(id=ref.id, status=self.status)
-        usage = Usage(promptTokens=3, completionTokens=4, totalTokens=7)
-        return RunObservation(id=ref.id, status=self.status, text="done", usage=usage)
-
-    async def cancel(self, ref: RunRef) -> RunObservation:
-        self.cancelled.append(ref)
-        self._maybe_fail()
-        if self.refuse_cancels:
-            self.refuse_cancels -= 1
-            return RunObservation(id=ref.id, status="in_progress", cancel_refused=True)
-        return RunObservation(id=ref.id, status="cancelled")
-
-    async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
-        raise AssertionError("not searchable")
-
-    def _maybe_fail(self) -> None:
-        if self.fail:
-            raise CallFailedError(self.fail.pop(0))
-
-
-class Wires:
-    """Always the world's own wire, unless there is no key."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def blocked(self) -> Failure | None:
-        return self._world.no_key
-
-    def credential(self) -> str | None:
-        return "mark"
-
-    def wire(self, api: API, *, ending: bool) -> Wire:
-        return cast(Wire, self._world.wire)
-
-
-class World:
-    """A reconciler with all that it needs; time stands still unless a test moves it."""
-
-    def __init__(self) -> None:
-        self.api, self.wire, self.metrics = ApiServer(), FakeWire(), Metrics()
-        self.now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-        self.events: list[Event] = []
-        self.no_key: Failure | None = None
-        self.reconciler = Reconciler(
-            Policy(holder="me", provider="operator", address="http://openai/v1"),
-            cast(Any, self.api),
-            Wires(self),
-            cast(Any, self),
-            self.metrics,
-            clock=lambda: self.now,
-        )
-
-    def emit(self, run: Run, event: Event) -> None:
-        self.events.append(event)
-
-    async def work(self) -> float | None:
-        return await self.reconciler.work(UID)
-
-    async def show(self, *indexes: int) -> None:
-        """Bring these versions by the watch, and work after each."""
-        for index in indexes:
-            self.reconciler.saw("MODIFIED", self.api.sent[index])
-            await self.work()
-
-    @property
-    def entry(self) -> store.Entry:
-        entry = self.reconciler._store.get(UID)
-        assert entry is not None
-        return entry
-
-    @property
-    def status(self) -> Body:
-        assert self.api.body is not None
-        return cast(Body, self.api.body["status"])
 
 
 @pytest.fixture
@@ -328,7 +147,7 @@ async def test_a_claim_whose_write_seemed_to_fail_is_known_not_to_be_sent(world:
 async def test_an_id_that_cannot_be_written_down_is_kept_until_it_can(
     world: World, failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_NOTE_PAUSES", ())
+    monkeypatch.setattr(acting, "_NOTE_PAUSES", ())
     annotate = world.api.annotate
 
     async def refused(run: Run, record: str) -> Body:

@@ -7,19 +7,22 @@ told beforehand (``faults.py``).
 
 What it does not do:
 
-- think: an answer is a fixed sentence, or filler of the length asked for;
+- think: an answer is a fixed sentence, filler of the length asked for, or JSON of the form asked for;
 - stream, or answer a response in the foreground: ``stream: true`` and a missing ``background: true`` are refused;
 - keep anything: a restart forgets every run, and nothing expires by age;
-- know assistants, threads, conversations or earlier responses: every id exists, except those that begin with
-  ``asst_missing``, ``thread_missing``, ``conv_missing`` or ``resp_missing``, and a conversation has no content;
+- know assistants, threads, conversations or responses of others: every id exists, except those that begin with
+  ``asst_missing``, ``thread_missing``, ``conv_missing`` or ``resp_missing``. Of what came before, a new response knows
+  only which calls the one before it made: these must be answered, and no others;
+- keep or show messages that a request brings, such as ``additional_messages``;
 - limit rates, bill, or separate projects: every accepted key sees every run;
 - check values beyond parameter names, required ones, ``metadata`` and the smallest token limits;
 - demand the header ``OpenAI-Beta: assistants=v2``, which OpenAI did and other servers do not;
 - serve other address layouts (``/openai/v1``, ``?api-version=``), the Agents API, files or webhooks.
 """
 
+from openairun_devkit.openai.asking import Submit
 from openairun_devkit.openai.recorder import RecordedRequest
 from openairun_devkit.openai.scripts import SHORTHANDS
 from openairun_devkit.openai.server import OpenAIStandIn, RunSummary
 
-__all__ = ["SHORTHANDS", "OpenAIStandIn", "RecordedRequest", "RunSummary"]
+__all__ = ["SHORTHANDS", "OpenAIStandIn", "RecordedRequest", "RunSummary", "Submit"]

@@ -6,23 +6,36 @@ import os
 import signal
 from pathlib import Path
 
+from openairun_devkit.openai import scripts
 from openairun_devkit.openai.scripts import SHORTHANDS, parse
 from openairun_devkit.openai.server import OpenAIStandIn
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m openairun_devkit.openai", description="A stand-in for OpenAI, on loopback only."
+        prog="python -m openairun_devkit.openai",
+        description="A stand-in for OpenAI, on loopback only.",
+        epilog=_scripts(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--port-file", type=Path, help="gets the port once the stand-in answers")
     parser.add_argument("--key", action="append", help="an accepted key (sk-standin); may be repeated")
     parser.add_argument(
-        "--script", type=_script, default="complete", help=f"for runs that name none: {', '.join(SHORTHANDS)}, …"
+        "--script",
+        type=_script,
+        default="complete",
+        help="for runs whose metadata name none: see below",
     )
     parser.add_argument("--no-assistants", action="store_true", help="answer 404 under /threads, as OpenAI does")
     parser.add_argument("--strict-threads", action="store_true", help="one active run a thread or conversation")
     asyncio.run(_serve(parser.parse_args()))
+
+
+def _scripts() -> str:
+    """Which scripts there are, for people."""
+    names = "\n".join(f"  {name:<16}{script}" for name, script in SHORTHANDS.items())
+    return f"{scripts.__doc__}\nThese have a name:\n\n{names}"
 
 
 def _script(text: str) -> str:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from openairun_devkit.openai import scripts
+from openairun_devkit.openai import asking, forms, scripts
 from openairun_devkit.openai.errors import APIError, check_parameters
 from openairun_devkit.openai.runs import FINISHED, Run, new_run, tokens
 
@@ -38,6 +38,7 @@ class Assistants:
         self.strict = strict
         """Refuse a second run while one goes on the same thread, as OpenAI did."""
         self.runs: dict[str, Run] = {}
+        self.submits: list[asking.Submit] = []
         self._by_thread: dict[str, list[Run]] = {}
 
     def create(self, thread: str, body: Any, now: float) -> dict[str, Any]:
@@ -94,11 +95,14 @@ class Assistants:
         if state != "requires_action":
             raise APIError(400, f'Runs in status "{state}" do not accept tool outputs.')
         outputs = body.get("tool_outputs") if isinstance(body, dict) else None
-        given = [output.get("tool_call_id") for output in outputs or ()]
-        if given != [_tool_call(run)["id"]]:
-            raise APIError(400, f"Expected tool outputs for call_ids {[_tool_call(run)['id']]}, got {given}")
-        run.tool_outputs = outputs or []
-        run.go_on(now, scripts.parse(scripts.AFTER_TOOL_OUTPUTS).stages(now))
+        given, wanted = [output.get("tool_call_id") for output in outputs or ()], asking.call_ids(run)
+        if sorted(map(str, given)) != sorted(wanted):
+            raise APIError(400, f"Expected tool outputs for call_ids {wanted}, got {given}")
+        brought = asking.results(body)
+        self.submits.append(asking.Submit(now, run.id, brought))
+        run.results |= brought
+        run.turn += 1
+        run.go_on(now, run.script.stages_with_results(now, again=run.turn < run.script.turns))
         return self.show(run, now)
 
     def messages(self, thread: str, query: Mapping[str, str], now: float) -> dict[str, Any]:
@@ -116,7 +120,7 @@ class Assistants:
         state, asked = run.state(now), run.request
         required_action = last_error = None
         if state == "requires_action":
-            calls = {"tool_calls": [_tool_call(run)]}
+            calls = {"tool_calls": _tool_calls(run, run.turn)}
             required_action = {"type": "submit_tool_outputs", "submit_tool_outputs": calls}
         if state == "failed":
             last_error = {"code": "server_error", "message": "Sorry, something went wrong."}
@@ -177,7 +181,7 @@ def _since(run: Run, state: str, now: float) -> int | None:
 
 
 def _answer(run: Run) -> str:
-    return run.answer(f"Answered on thread {run.thread}.")
+    return forms.answer(run.request.get("response_format"), run.answer(f"Answered on thread {run.thread}."))
 
 
 def _usage(run: Run) -> dict[str, int]:
@@ -185,21 +189,31 @@ def _usage(run: Run) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def _tool_call(run: Run) -> dict[str, Any]:
-    names = [tool["function"]["name"] for tool in run.request.get("tools") or () if tool.get("type") == "function"]
-    function = {"name": names[0] if names else "lookup", "arguments": '{"query": "stand-in"}'}
-    return {"id": f"call_{run.id[4:]}", "type": "function", "function": function}
+def _tool_calls(run: Run, turn: int) -> list[dict[str, Any]]:
+    """What the run asks for in this turn of it."""
+    tools = [tool["function"]["name"] for tool in run.request.get("tools") or () if tool.get("type") == "function"]
+    return [
+        {"id": id, "type": "function", "function": {"name": name, "arguments": asking.ARGUMENTS}}
+        for id, name in zip(asking.call_ids(run, turn), asking.function_names(run, tools), strict=True)
+    ]
 
 
 def _message(run: Run, now: float) -> dict[str, Any]:
     """The answer as a message; ids are derived, so that they stay the same."""
     state, text = run.state(now), _answer(run)
     content: list[dict[str, Any]] = [{"type": "text", "text": {"value": text, "annotations": []}}]
+    attachments = []
+    if run.script.cites:
+        where = {"text": text[:1], "start_index": 0, "end_index": 1}
+        cited = {"type": "file_citation", "file_citation": {"file_id": f"file-{run.tail}"}, **where}
+        content[0]["text"]["annotations"].append(cited)
+        content.append({"type": "image_file", "image_file": {"file_id": f"file-image-{run.tail}", "detail": "auto"}})
+        attachments = [{"file_id": f"file-made-{run.tail}", "tools": [{"type": "code_interpreter"}]}]
     if run.script.odd_item:
         content.insert(0, {"type": "pondering_trace", "depth": 3})
     done = run.since(frozenset({state}), now)
     return {
-        "id": f"msg_{run.id[4:]}",
+        "id": f"msg_{run.tail}",
         "object": "thread.message",
         "created_at": done,
         "thread_id": run.thread,
@@ -211,38 +225,43 @@ def _message(run: Run, now: float) -> dict[str, Any]:
         "content": content,
         "assistant_id": run.request["assistant_id"],
         "run_id": run.id,
-        "attachments": [],
+        "attachments": attachments,
         "metadata": {},
     }
 
 
 def _steps(run: Run, now: float) -> list[dict[str, Any]]:
-    """A step for the tool call, if one was asked for, and one for the message."""
+    """A step for the calls of each turn, one for the code interpreter, if it ran, and one for the message."""
     state = run.state(now)
     steps = []
-    if (asked_at := _since(run, "requires_action", now)) is not None:
-        function = {**_tool_call(run)["function"], "output": None}
-        if run.tool_outputs:
-            function["output"] = run.tool_outputs[0].get("output")
-        status = "completed" if run.tool_outputs else "cancelled" if state == "cancelled" else "in_progress"
-        call = {**_tool_call(run), "function": function}
-        steps.append(_step(run, "tool_calls", {"type": "tool_calls", "tool_calls": [call]}, status, asked_at, now))
+    asked = [int(at) for at, stage in run.stages if stage == "requires_action" and at <= now]
+    for turn, at in enumerate(asked):
+        calls = _tool_calls(run, turn)
+        for call in calls:
+            call["function"]["output"] = run.results.get(call["id"])
+        status = "completed" if turn < run.turn else "cancelled" if state == "cancelled" else "in_progress"
+        steps.append(_step(run, f"c{turn}", {"type": "tool_calls", "tool_calls": calls}, status, at, now))
     if state in ("completed", "incomplete"):
         at = _since(run, state, now) or 0
-        details = {"type": "message_creation", "message_creation": {"message_id": f"msg_{run.id[4:]}"}}
-        steps.append(_step(run, "message_creation", details, "completed", at, now))
+        if run.script.cites:
+            image = {"type": "image", "image": {"file_id": f"file-image-{run.tail}"}}
+            code = {"input": "plot()", "outputs": [{"type": "logs", "logs": "done"}, image]}
+            call = {"id": f"call_{run.tail}_ci", "type": "code_interpreter", "code_interpreter": code}
+            steps.append(_step(run, "i", {"type": "tool_calls", "tool_calls": [call]}, "completed", at, now))
+        details = {"type": "message_creation", "message_creation": {"message_id": f"msg_{run.tail}"}}
+        steps.append(_step(run, "m", details, "completed", at, now))
     return steps
 
 
-def _step(run: Run, type_: str, details: dict[str, Any], status: str, at: int, now: float) -> dict[str, Any]:
+def _step(run: Run, mark: str, details: dict[str, Any], status: str, at: int, now: float) -> dict[str, Any]:
     return {
-        "id": f"step_{run.id[4:]}{'c' if type_ == 'tool_calls' else 'm'}",
+        "id": f"step_{run.tail}{mark}",
         "object": "thread.run.step",
         "created_at": at,
         "assistant_id": run.request["assistant_id"],
         "thread_id": run.thread,
         "run_id": run.id,
-        "type": type_,
+        "type": details["type"],
         "status": status,
         "step_details": details,
         "last_error": None,

@@ -17,6 +17,8 @@ class Fault:
     id: str
     match: str
     """``METHOD regex``, the regex searched in the path (``POST /responses$``); ``*`` is any method."""
+    submits: bool | None = None
+    """True: only for requests that bring tool results, on the responses wire too; False: only for others."""
     times: int | None = 1
     """For how many requests; None: for all."""
     status: int | None = None
@@ -47,6 +49,14 @@ class Fault:
             raise ValueError("close and hold are before or after")
         self.pattern = Pattern(method, path)
 
+    def meets(self, method: str, path: str, *, submits: bool) -> bool:
+        """Whether the fault is for such a request, and not used up."""
+        return (
+            (self.times is None or self.matched < self.times)
+            and self.submits in (None, submits)
+            and self.pattern.matches(method, path)
+        )
+
     @property
     def answers(self) -> bool:
         """Whether the fault brings its own answer."""
@@ -72,6 +82,7 @@ class Fault:
         return {
             "id": self.id,
             "match": self.match,
+            "submits": self.submits,
             "times": self.times,
             "status": self.status,
             "body": self.body,
@@ -100,10 +111,10 @@ class Faults:
         self._faults[fault.id] = fault
         return fault
 
-    def take(self, method: str, path: str) -> Fault | None:
-        """The fault for this request, counted."""
+    def take(self, method: str, path: str, *, submits: bool) -> Fault | None:
+        """The fault for this request, counted. `submits`: the request brings tool results."""
         for fault in self._faults.values():
-            if (fault.times is None or fault.matched < fault.times) and fault.pattern.matches(method, path):
+            if fault.meets(method, path, submits=submits):
                 fault.matched += 1
                 return fault
         return None

@@ -6,9 +6,9 @@ Source: OpenAI's API description (schemas ``CreateResponse``, ``Response``); tex
 import json
 from typing import Any
 
-from openairun_devkit.openai import scripts
+from openairun_devkit.openai import asking, forms, scripts
 from openairun_devkit.openai.errors import APIError, check_parameters
-from openairun_devkit.openai.runs import FINISHED, Run, new_run, tokens, tool_output_ids
+from openairun_devkit.openai.runs import FINISHED, Run, new_run, tokens
 
 _PARAMETERS = """
     access_programs background background_options context_management conversation image include
@@ -35,6 +35,7 @@ class Responses:
         self.strict = strict
         """Refuse a second response while one goes in the same conversation."""
         self.runs: dict[str, Run] = {}
+        self.submits: list[asking.Submit] = []
         self._by_conversation: dict[str, list[Run]] = {}
 
     def create(self, body: Any, now: float) -> dict[str, Any]:
@@ -57,10 +58,22 @@ class Responses:
         conversation, previous = body.get("conversation"), body.get("previous_response_id")
         if isinstance(conversation, dict):
             conversation = conversation.get("id")
-        self._check_chain(body, conversation, previous, now)
-        run = new_run("responses", "resp", body, thread=conversation, default_script=self.default_script, now=now)
+        before = self._check_chain(body, conversation, previous, now)
+        brought = asking.results(body)
+        run = new_run(
+            "responses",
+            "resp",
+            body,
+            thread=conversation,
+            default_script=self.default_script,
+            now=now,
+            turn=(before.turn if before else 0) + 1 if brought else 0,
+            again=_forces(body.get("tool_choice")),
+        )
         shown = self.show(run, now)
         self.runs[run.id] = run
+        if brought:
+            self.submits.append(asking.Submit(now, run.id, brought))
         if conversation is not None:
             self._by_conversation.setdefault(conversation, []).append(run)
         return shown
@@ -91,13 +104,15 @@ class Responses:
         """The response as it is now."""
         state, asked = run.state(now), run.request
         status = _STATUS.get(state, state)
-        answer = run.answer(f"You said: {_said(asked)[:500]}")
+        answer = forms.answer((asked.get("text") or {}).get("format"), run.answer(f"You said: {_said(asked)[:500]}"))
         output: list[dict[str, Any]] = []
         if state == "requires_action":
-            output.append(_function_call(run))
+            output.extend(asking.items(run))
         elif state in ("completed", "incomplete"):
             if run.script.odd_item:
-                output.append({"type": "pondering_trace", "id": f"pt_{run.id[5:]}", "depth": 3})
+                output.append({"type": "pondering_trace", "id": f"pt_{run.tail}", "depth": 3})
+            if run.script.cites:
+                output.append(_code(run))
             output.append(_message(run, state, answer if state == "completed" else answer[: len(answer) // 2]))
         error = None
         if status == "failed":
@@ -143,8 +158,10 @@ class Responses:
             raise APIError(404, f"Response with id '{id}' not found.")
         return run
 
-    def _check_chain(self, body: dict[str, Any], conversation: str | None, previous: str | None, now: float) -> None:
-        """What a new response needs of those before it."""
+    def _check_chain(
+        self, body: dict[str, Any], conversation: str | None, previous: str | None, now: float
+    ) -> Run | None:
+        """Refuse a response that does not go on from what it names; the response that it goes on from, if known."""
         if conversation and previous:
             raise APIError(
                 400,
@@ -169,12 +186,10 @@ class Responses:
                 code="conversation_locked",
             )
         before = siblings[-1] if siblings else self.runs.get(previous or "")
-        if (
-            before is not None
-            and before.state(now) == "requires_action"
-            and (call := _function_call(before)["call_id"]) not in tool_output_ids(body)
-        ):
-            raise APIError(400, f"No tool output found for function call {call}.", param="input")
+        if before is not None or not (conversation or previous):
+            waits = before is not None and before.state(now) == "requires_action"
+            asking.check_answered(asking.items(before) if before is not None and waits else [], body)
+        return before
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -186,38 +201,56 @@ def _said(asked: dict[str, Any]) -> str:
     said = asked.get("input") or ""
     if isinstance(said, str):
         return said
-    content = said[-1].get("content", said[-1].get("output", ""))
+    last = said[-1]
+    if "approve" in last:
+        return "approved" if last["approve"] else "not approved"
+    content = last.get("content", last.get("output", ""))
     if isinstance(content, str):
         return content
     return " ".join(part.get("text", "") for part in content)
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    """The tool as OpenAI gives it back, with what was left out."""
+    """The tool as OpenAI gives it back: with what was left out, and without the token for an MCP server."""
     if tool.get("type") != "function":
-        return tool
+        return {name: value for name, value in tool.items() if name != "authorization"}
     return {"description": None, "parameters": None, "strict": True, **tool}
 
 
-def _function_call(run: Run) -> dict[str, Any]:
-    names = [tool["name"] for tool in run.request.get("tools") or () if tool.get("type") == "function"]
+def _forces(choice: Any) -> bool:
+    """Whether the choice among tools is one that makes the model call."""
+    mode = choice.get("mode") if isinstance(choice, dict) and choice.get("type") == "allowed_tools" else choice
+    return mode not in (None, "auto", "none")
+
+
+def _code(run: Run) -> dict[str, Any]:
+    """A call of the code interpreter."""
     return {
-        "type": "function_call",
-        "id": f"fc_{run.id[5:]}",
-        "call_id": f"call_{run.id[5:]}",
-        "name": names[0] if names else "lookup",
-        "arguments": '{"query": "stand-in"}',
+        "type": "code_interpreter_call",
+        "id": f"ci_{run.tail}",
+        "container_id": f"cntr_{run.tail}",
+        "code": "plot()",
+        "outputs": [{"type": "logs", "logs": "done"}],
         "status": "completed",
     }
 
 
+def _citations(run: Run) -> list[dict[str, Any]]:
+    where = {"type": "container_file_citation", "container_id": f"cntr_{run.tail}", "filename": "plot.png"}
+    return [
+        {"type": "file_citation", "file_id": f"file-{run.tail}", "filename": "facts.pdf", "index": 0},
+        {**where, "file_id": f"cfile_{run.tail}", "start_index": 0, "end_index": 1},
+    ]
+
+
 def _message(run: Run, status: str, text: str) -> dict[str, Any]:
+    annotations = _citations(run) if run.script.cites else []
     return {
         "type": "message",
-        "id": f"msg_{run.id[5:]}",
+        "id": f"msg_{run.tail}",
         "status": status,
         "role": "assistant",
-        "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}],
+        "content": [{"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}],
     }
 
 

@@ -28,9 +28,17 @@ class Run:
     """(since when, state), in order; later ones lie in the future. What is past never changes."""
     cancel_calls: int = 0
     polls: int = 0
-    tool_outputs: list[dict[str, Any]] = field(default_factory=list)
+    turn: int = 0
+    """How many times the run got results; on the responses wire, the responses before it included."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """The outputs that it got on a thread, by the id of the call."""
     rendered: tuple[int, bytes] = (-1, b"")
     """The last answer to a GET, and the stage it tells of: most polls find nothing new."""
+
+    @property
+    def tail(self) -> str:
+        """The id without its prefix, from which the ids of what belongs to the run are made."""
+        return self.id.partition("_")[2]
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -66,32 +74,31 @@ class Run:
 
 
 def new_run(
-    wire: Wire, prefix: str, body: dict[str, Any], *, thread: str | None, default_script: str, now: float
+    wire: Wire,
+    prefix: str,
+    body: dict[str, Any],
+    *,
+    thread: str | None,
+    default_script: str,
+    now: float,
+    turn: int = 0,
+    again: bool = False,
 ) -> Run:
     """A run that follows the script in its metadata (key ``standin``), else the default one.
 
-    A response that brings tool outputs completes where the script would require action again: an operator sends
-    the same metadata each time.
+    In a later turn a run whose script requires action has had it: it completes, or asks `again`.
     """
     metadata = body.get("metadata") or {}
-    text = metadata.get("standin", default_script)
-    if wire == "responses" and tool_output_ids(body) and "requires_action" in scripts.SHORTHANDS.get(text, text):
-        text = scripts.AFTER_TOOL_OUTPUTS
     try:
-        script = scripts.parse(text)
+        script = scripts.parse(metadata.get("standin", default_script))
         if (wish := metadata.get("standin_text")) is not None:
             int(wish.removeprefix("text:"))
     except ValueError as error:
         raise APIError(400, f"Stand-in: {error}", param="metadata", code="standin_script") from error
     id = f"{prefix}_{secrets.token_hex(24 if wire == 'responses' else 12)}"
-    return Run(id, wire, thread, body, script, now, script.stages(now))
-
-
-def tool_output_ids(body: dict[str, Any]) -> set[str]:
-    """The call ids that a new response's input answers."""
-    given = body.get("input")
-    items = given if isinstance(given, list) else []
-    return {item["call_id"] for item in items if isinstance(item, dict) and item.get("type") == "function_call_output"}
+    later = turn > 0 and script.requires_action
+    stages = script.stages_with_results(now, again=again or turn < script.turns) if later else script.stages(now)
+    return Run(id, wire, thread, body, script, now, stages, turn=turn)
 
 
 def tokens(text: str) -> int:

@@ -8,6 +8,7 @@ DELETE    /_standin/requests            forget it
 GET       /_standin/wait                ``?method=&path=REGEX&count=N&timeout=S``: the matching requests as soon as
                                         there are N; 408 after S seconds (10)
 GET       /_standin/runs                every run (``RunSummary``)
+GET       /_standin/submits             the tool results that were brought and taken (``Submit``), oldest first
 POST      /_standin/runs/ID             ``{"script": …}``: from now on the run follows this script
 GET       /_standin/faults              every fault, with ``matched`` and ``waiting``
 POST      /_standin/faults              ``{"match": …, …}`` (the fields of ``Fault``) → ``{"id": …}``
@@ -31,6 +32,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from openairun_devkit.openai import scripts
+from openairun_devkit.openai.asking import ANSWERS, Submit
 from openairun_devkit.openai.assistants import Assistants
 from openairun_devkit.openai.errors import APIError, usual_body, wrong_key
 from openairun_devkit.openai.faults import Fault, Faults
@@ -151,6 +153,10 @@ class OpenAIStandIn:
         runs = sorted((*self._responses.runs.values(), *self._assistants.runs.values()), key=lambda run: run.created_at)
         return [_summary(run, now) for run in runs]
 
+    def submits(self) -> list[Submit]:
+        """The tool results that were brought and taken, oldest first."""
+        return sorted((*self._responses.submits, *self._assistants.submits), key=lambda submit: submit.at)
+
     def play(self, run_id: str, script: str) -> None:
         """From now on the run follows this script, whatever it did before. KeyError where there is none."""
         run = self._responses.runs.get(run_id) or self._assistants.runs[run_id]
@@ -192,7 +198,7 @@ class OpenAIStandIn:
         record = self._recorder.record(
             at=self._clock(), method=method, path=path, query=request.query_string, headers=request.headers, body=body
         )
-        fault = self._faults.take(method, path)
+        fault = self._faults.take(method, path, submits=_submits(body))
         if fault is None:
             answer = self._answer(request, body)
         else:
@@ -295,6 +301,8 @@ class OpenAIStandIn:
                     return _respond(200, [asdict(each) for each in found])
                 case ("GET", ["runs"]):
                     return _respond(200, [asdict(each) for each in self.runs()])
+                case ("GET", ["submits"]):
+                    return _respond(200, [asdict(each) for each in self.submits()])
                 case ("POST", ["runs", id]):
                     self.play(id, body["script"])
                 case ("GET", ["faults"]):
@@ -328,6 +336,15 @@ def _summary(run: Run, now: float) -> RunSummary:
     return RunSummary(
         run.id, run.wire, run.thread, run.state(now), run.metadata, run.created_at, run.cancel_calls, run.polls
     )
+
+
+def _submits(body: Any) -> bool:
+    """Whether the body brings tool results, readable or not."""
+    if not isinstance(body, dict):
+        return False
+    given = body.get("input")
+    items = given if isinstance(given, list) else []
+    return "tool_outputs" in body or any(isinstance(item, dict) and item.get("type") in ANSWERS for item in items)
 
 
 def _respond(status: int, body: Any) -> web.Response:

@@ -24,7 +24,8 @@ def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) ->
         return Decision(run.status, Adopt(RunRef(run.api, run_id, run.spec.threadID if run.spec else None)))
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
     verdict = _not_seen(run_id, obstacle)
-    return Decision(st.say(run.status, run, verdict, now, **fields), Wait(known.retry_at))
+    until = known.retry_at if known.pausing(now) else None
+    return Decision(st.say(run.status, run, verdict, now, **fields), Wait(until))
 
 
 def _not_seen(run_id: str, failure: Failure) -> Verdict:

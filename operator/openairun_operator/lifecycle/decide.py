@@ -37,7 +37,7 @@ def decide(run: Run, facts: Facts) -> Decision:
     decision = _decide(run, facts)
     if not isinstance(decision.action, Wait):
         return decision
-    if run.has_finalizer and _finished(run):
+    if run.has_finalizer and (_finished(run) or (withholding.withheld(run) and _holds_nothing(run))):
         return Decision(decision.status, Release())
     match expiry.next_step(run, decision.status, facts.now):
         case Delete() as delete:

@@ -50,8 +50,8 @@ class Knowledge:
     """When searches for the token found nothing, first and last."""
     contents: Contents | None = None
     """What references lead to: read for the next create or submission, and forgotten when that was sent."""
-    stored: str | None = None
-    """The SHA-256 of the answer that was written to a ConfigMap."""
+    stored: tuple[str, str] | None = None
+    """The ConfigMap that the answer was written to, and its SHA-256."""
     store_failure: Failure | None = None
     store_failures: int = 0
     store_at: datetime | None = None

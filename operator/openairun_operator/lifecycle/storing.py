@@ -46,7 +46,7 @@ def checksum(data: Mapping[str, str]) -> str:
 def store(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Action | None:
     """The next step towards an answer that stands whole in its ConfigMap. None: there is none, or not yet."""
     name, known = wanted(run, status), facts.known
-    if name is None or status.output is None or known.stored is not None:
+    if name is None or status.output is None:
         return None
     if lost(record, status, facts) or (known.store_at is not None and facts.now < known.store_at):
         return None
@@ -74,7 +74,7 @@ def lost(record: Record, status: OpenAIRunStatus, facts: Facts) -> bool:
 def again(run: Run, status: OpenAIRunStatus, record: Record, facts: Facts) -> datetime | None:
     """When to try again to store the answer."""
     known = facts.known
-    if wanted(run, status) is None or known.stored is not None or lost(record, status, facts):
+    if wanted(run, status) is None or lost(record, status, facts):
         return None
     moments = [m for m in (known.store_at, known.retry_at, known.look_at) if m and m > facts.now]
     return max(moments, default=None)
@@ -82,10 +82,10 @@ def again(run: Run, status: OpenAIRunStatus, record: Record, facts: Facts) -> da
 
 def with_stored(run: Run, status: OpenAIRunStatus, facts: Facts) -> OpenAIRunStatus:
     """The status, once the answer is stored."""
-    name = wanted(run, status)
-    if name is None or facts.known.stored is None or status.output is None:
+    name, stored = wanted(run, status), facts.known.stored
+    if stored is None or stored[0] != name or status.output is None:
         return status
-    output = status.output.model_copy(update={"configMap": name, "sha256": facts.known.stored})
+    output = status.output.model_copy(update={"configMap": name, "sha256": stored[1]})
     return status.model_copy(update={"output": output})
 
 

@@ -5,49 +5,87 @@ OpenAI ended this API on 2026-08-26; compatible servers carry it on, some only i
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-import openai.resources.beta.threads  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
+import openai.resources.beta.threads.runs  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
+from openai.types.beta.threads.run_submit_tool_outputs_params import ToolOutput
 
 from openairun_operator.api.names import TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Usage
-from openairun_operator.api.tools import Tool
+from openairun_operator.api.references import KeyRef
+from openairun_operator.api.status import MAX_STEPS
+from openairun_operator.api.tools import ResponseFormat, Tool, ToolChoice, Truncation
+from openairun_operator.lifecycle import phase
 from openairun_operator.lifecycle.failure import CallFailedError
-from openairun_operator.lifecycle.observation import Call, CreateRequest, RunObservation, RunRef, SubmitRequest
+from openairun_operator.lifecycle.observation import (
+    Call,
+    CreateRequest,
+    RunObservation,
+    RunRef,
+    SeenStep,
+    SubmitRequest,
+)
 from openairun_operator.wires import errors
 from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, as_refused, refused
+from openairun_operator.wires.definition import hosted_tool, json_schema, tool_choice
+from openairun_operator.wires.items import details, file_ids
 
 # The SDK warns of the deprecation at each call; a user of this wire knows.
 warnings.filterwarnings("ignore", message="The Assistants API is deprecated", category=DeprecationWarning)
 
 _PAGE: Final = 100
 _MAX_PAGES: Final = 100
+_MAX_STEP_PAGES: Final = 10
 _CLOCK_SKEW: Final = 300.0
 """Seconds by which a server's clock may be behind ours when a run's age is judged."""
 _WITH_TEXT: Final = ("completed", "incomplete")
 """The ends of a run that may have left an answer on the thread."""
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: Tool, authorizations: Mapping[KeyRef, str]) -> dict[str, Any]:
     if tool.function is None:
-        return {"type": tool.type, **(tool.options or {})}
+        return hosted_tool(tool, authorizations)
     return {"type": "function", "function": absent_is_omitted(tool.function.model_dump())}
 
 
+def _choice(choice: ToolChoice) -> str | dict[str, Any]:
+    if choice.type == "function":
+        return {**(choice.options or {}), "type": "function", "function": {"name": choice.name}}
+    return tool_choice(choice)
+
+
+def _format(form: ResponseFormat) -> dict[str, Any]:
+    return {"type": form.type, **({"json_schema": json_schema(form.jsonSchema)} if form.jsonSchema else {})}
+
+
+def _truncation(truncation: Truncation) -> dict[str, Any]:
+    return absent_is_omitted({"type": truncation.type, "last_messages": truncation.lastMessages})
+
+
 def request_body(request: CreateRequest) -> dict[str, Any]:
-    """The body of the create."""
+    """The body of the create. Raises KeyError where the request lacks a token that a tool refers to."""
     spec = request.spec
+    messages = spec.additionalMessages
     return absent_is_omitted(
         {
             "assistant_id": spec.assistantID,
             "model": spec.model,
             "instructions": spec.instructions,
+            "additional_instructions": spec.additionalInstructions,
+            "additional_messages": [message.model_dump() for message in messages] if messages is not None else None,
             "temperature": spec.temperature,
             "top_p": spec.topP,
             "max_completion_tokens": spec.maxTokens,
-            "tools": [_tool(tool) for tool in spec.tools] if spec.tools is not None else None,
+            "max_prompt_tokens": spec.maxPromptTokens,
+            "tools": [_tool(tool, request.authorizations) for tool in spec.tools] if spec.tools is not None else None,
+            "tool_choice": _choice(spec.toolChoice) if spec.toolChoice else None,
+            "parallel_tool_calls": spec.parallelToolCalls,
+            "response_format": _format(spec.responseFormat) if spec.responseFormat else None,
+            "reasoning_effort": spec.reasoningEffort,
+            "truncation_strategy": _truncation(spec.truncation) if spec.truncation else None,
             "metadata": dict(request.metadata),
         }
     )
@@ -116,9 +154,26 @@ def _text(messages: list[Answer]) -> str | None:
             if part.text("type") == "text"
         )
         for message in messages
-        if message.text("role") == "assistant"
     ]
     return "\n\n".join(texts) if texts else None
+
+
+def _not_yet_read(made: RunObservation) -> RunObservation:
+    """The answer to a create or a submit. Where it is a finished run, its text is still to be read: by the next look,
+    since nothing that may fail can follow a request that is sent once.
+    """
+    return dataclasses.replace(made, status="in_progress") if made.status in _WITH_TEXT else made
+
+
+def _step(answer: Answer) -> SeenStep:
+    return SeenStep(
+        answer.text("id") or "",
+        answer.text("type") or "",
+        answer.text("object"),
+        answer.text("status"),
+        answer.seconds("created_at"),
+        details(answer.object("step_details").body, ("type",)),
+    )
 
 
 class Assistants:
@@ -134,12 +189,11 @@ class Assistants:
         thread = request.spec.threadID or ""
         body = request_body(request)
         answer = await self._caller.call(
-            lambda c: c.beta.threads.runs.with_raw_response.create(thread, **body), creating=True
+            lambda c: c.beta.threads.runs.with_raw_response.create(thread, **body),
+            doing="create",
+            secrets=request.authorizations.values(),
         )
-        made = observation(answer, thread)
-        # Where a server answers with a finished run, its text is still to be read: by the next look, since nothing
-        # that may fail can follow a create.
-        return dataclasses.replace(made, status="in_progress") if made.status in _WITH_TEXT else made
+        return _not_yet_read(observation(answer, thread))
 
     async def observe(self, ref: RunRef) -> RunObservation:
         thread = ref.thread or ""
@@ -149,11 +203,24 @@ class Assistants:
         return await self._seen(answer, thread)
 
     async def _seen(self, answer: Answer, thread: str) -> RunObservation:
-        """The run, with its answer where it has one."""
+        """The run, with its answer, steps and files where it has come to an end or to a stop.
+
+        Without its messages the run counts as not seen: the answer would be lost. Steps are worth no such wait. A
+        list of steps that fails, for a moment or always, leaves them out and holds up nothing.
+        """
         seen = observation(answer, thread)
-        if seen.status not in _WITH_TEXT:
+        if seen.status != "requires_action" and phase.of(seen.status) not in phase.TERMINAL:
             return seen
-        return dataclasses.replace(seen, text=await self._text_of(seen.id, thread))
+        messages = await self._messages(seen.id, thread) if seen.status in _WITH_TEXT else []
+        steps = await self._steps(seen.id, thread)
+        pieces = [message.body.get(name) for message in messages for name in ("content", "attachments")]
+        return dataclasses.replace(
+            seen,
+            text=_text(messages),
+            steps=None if steps is None else tuple(_step(step) for step in steps[-MAX_STEPS:]),
+            step_count=len(steps or ()),
+            files=file_ids([*pieces, *(step.body.get("step_details") for step in steps or ())]),
+        )
 
     async def cancel(self, ref: RunRef) -> RunObservation:
         thread = ref.thread or ""
@@ -168,7 +235,16 @@ class Assistants:
         return await self._seen(answer, thread)
 
     async def submit(self, request: SubmitRequest) -> RunObservation:
-        raise NotImplementedError
+        ref, thread = request.ref, request.ref.thread or ""
+        outputs: list[ToolOutput] = [{"tool_call_id": each.id, "output": each.output} for each in request.results]
+        answer = await self._caller.call(
+            lambda c: c.beta.threads.runs.with_raw_response.submit_tool_outputs(
+                ref.id, thread_id=thread, tool_outputs=outputs
+            ),
+            doing="submit",
+            secrets=request.definition.authorizations.values(),
+        )
+        return _not_yet_read(observation(answer, thread))
 
     async def find(self, thread: str | None, token: str, since: datetime) -> RunObservation | None:
         oldest = since.timestamp() - _CLOCK_SKEW
@@ -201,8 +277,8 @@ class Assistants:
             lambda c: c.beta.threads.runs.with_raw_response.list(thread, limit=_PAGE, order="desc", **more)
         )
 
-    async def _text_of(self, run_id: str, thread: str) -> str | None:
-        """The run's messages, oldest first. A server that has no such list gives no answer to keep."""
+    async def _messages(self, run_id: str, thread: str) -> list[Answer]:
+        """What the run wrote, oldest first. A server that has no such list gives no answer to keep."""
         try:
             page = await self._caller.call(
                 lambda c: c.beta.threads.messages.with_raw_response.list(
@@ -211,6 +287,37 @@ class Assistants:
             )
         except CallFailedError as error:
             if error.failure.reason in (Reason.NOT_FOUND, Reason.REFUSED):
-                return None
+                return []
             raise
-        return _text([message for message in page.objects("data") if message.text("run_id") in (None, run_id)])
+        return [
+            message
+            for message in page.objects("data")
+            if message.text("run_id") in (None, run_id) and message.text("role") == "assistant"
+        ]
+
+    async def _steps(self, run_id: str, thread: str) -> list[Answer] | None:
+        """The run's steps, oldest first, at most ten pages of them; None where the server does not list them."""
+        steps: dict[str, Answer] = {}
+        after: str | None = None
+        for _ in range(_MAX_STEP_PAGES):
+            try:
+                page = await self._step_page(run_id, thread, after)
+            except CallFailedError:
+                return None
+            if not isinstance(page.body.get("data"), list):
+                return None
+            known, listed = len(steps), page.objects("data")
+            steps |= {step.text("id") or "": step for step in listed}
+            # A full page that denies more is asked on all the same: some servers just cut the list there.
+            if len(steps) == known or not (page.body.get("has_more") or len(listed) >= _PAGE):
+                break
+            after = listed[-1].text("id")
+        return list(steps.values())
+
+    async def _step_page(self, run_id: str, thread: str, after: str | None) -> Answer:
+        more = absent_is_omitted({"after": after})
+        return await self._caller.call(
+            lambda c: c.beta.threads.runs.steps.with_raw_response.list(
+                run_id, thread_id=thread, limit=_PAGE, order="asc", **more
+            )
+        )

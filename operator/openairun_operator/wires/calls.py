@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from openai import AsyncOpenAI
@@ -42,21 +42,31 @@ class Caller:
         self.address = str(client.base_url).rstrip("/")
         self._timeout = timeout
 
-    async def call(self, send: Callable[[AsyncOpenAI], Awaitable[Raw]], *, creating: bool = False) -> "Answer":
-        """Make the call, at most `timeout` seconds in all, and read its answer. Raises CallFailedError."""
+    async def call(
+        self,
+        send: Callable[[AsyncOpenAI], Awaitable[Raw]],
+        *,
+        doing: errors.Doing = "look",
+        secrets: Iterable[str] = (),
+    ) -> "Answer":
+        """Make the call, at most `timeout` seconds in all, and read its answer. Raises CallFailedError.
+
+        `secrets` are sent with it, besides the key: nothing that is said of the call may carry them on.
+        """
+        hidden = (self.client.api_key, *secrets)
         try:
             async with asyncio.timeout(self._timeout):
                 raw = await send(self.client)
                 content, headers = raw.content, raw.headers
         except Exception as error:
-            raise errors.failed(error, self.api, self.address, creating=creating, key=self.client.api_key) from error
+            raise errors.failed(error, self.api, self.address, doing=doing, secrets=hidden) from error
         try:
-            body = _without(json.loads(content), self.client.api_key)
+            body = _without(json.loads(content), [secret for secret in hidden if len(secret) >= _MIN_KEY])
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             kind = headers.get("content-type", "no content type")
-            raise errors.unreadable(self.address, f"{kind}, no JSON object", self.client.api_key)
+            raise errors.unreadable(self.address, f"{kind}, no JSON object", *hidden)
         return Answer(body, headers, self.address)
 
 
@@ -65,17 +75,19 @@ _MIN_KEY: Final = 8
 _NAMES: Final = frozenset({"id", "object", "type", "status", "thread_id", "call_id", "role"})
 
 
-def _without(value: Any, key: str) -> Any:
-    """`value` with the key taken out of its texts: nothing that a server says may carry it on."""
-    if len(key) < _MIN_KEY:
+def _without(value: Any, secrets: list[str]) -> Any:
+    """`value` with the secrets taken out of its texts: nothing that a server says may carry them on."""
+    if not secrets:
         return value
     match value:
         case str():
-            return value.replace(key, text.REDACTED)
+            for secret in secrets:
+                value = value.replace(secret, text.REDACTED)
+            return value
         case list():
-            return [_without(item, key) for item in value]
+            return [_without(item, secrets) for item in value]
         case dict():
-            return {name: item if name in _NAMES else _without(item, key) for name, item in value.items()}
+            return {name: item if name in _NAMES else _without(item, secrets) for name, item in value.items()}
         case _:
             return value
 

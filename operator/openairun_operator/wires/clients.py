@@ -4,13 +4,46 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
+from openairun_operator.wires import errors
+
 _MAX_CONNECTIONS: Final = 256
 _CONNECT_TIMEOUT: Final = 10.0
+MAX_ANSWER: Final = 32 * 1024 * 1024
+"""Bytes of an answer, unpacked, that are read."""
+
+
+class _BoundedClient(DefaultAioHttpClient):
+    """The SDK's client on aiohttp; an answer longer than `MAX_ANSWER` fails with TooLargeError as it is read.
+
+    A server that is not trusted could else fill the operator's memory, with a few packed bytes too.
+    """
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **more: Any) -> httpx2.Response:
+        answer = await super().send(request, stream=True, **more)
+        if stream:
+            return answer
+        parts, size = [], 0
+        try:
+            async for part in answer.aiter_bytes():
+                size += len(part)
+                if size > MAX_ANSWER:
+                    raise errors.TooLargeError(f"more than {MAX_ANSWER >> 20} MiB")
+                parts.append(part)
+        finally:
+            await answer.aclose()
+        headers = [(name, value) for name, value in answer.headers.multi_items() if name not in _OF_PACKING]
+        return httpx2.Response(
+            answer.status_code, headers=headers, content=b"".join(parts), request=request, extensions=answer.extensions
+        )
+
+
+_OF_PACKING: Final = ("content-encoding", "content-length", "transfer-encoding")
+"""Headers that are true of the answer as it was sent, and no more of the unpacked one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +91,7 @@ class Clients:
     def _make(self, credentials: Credentials) -> AsyncOpenAI:
         if self._http is None:
             # Redirects are not followed: a create must not be sent twice, nor a key to another host.
-            self._http = DefaultAioHttpClient(
+            self._http = _BoundedClient(
                 follow_redirects=False,
                 timeout=httpx2.Timeout(self.request_timeout, connect=min(_CONNECT_TIMEOUT, self.request_timeout)),
                 limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS),

@@ -1,13 +1,13 @@
 """What an exception of the SDK means. The rules are those of OpenAI's guide to error codes.
 
-A create counts as not made when the connection was never made, or the answer is a complete 4xx other than
-408, or a 503 in OpenAI's own form. Anything else may have taken effect.
+A create or a submit counts as not made when the connection was never made, or the answer is a complete 4xx other
+than 408, or a 503 in OpenAI's own form. Anything else may have taken effect.
 """
 
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import aiohttp
 import httpx2
@@ -17,6 +17,9 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
+
+Doing = Literal["look", "create", "submit"]
+"""What a call is for: to look (or to cancel, which is judged alike), to make a run, or to give it its results."""
 
 _BUSY: Final = re.compile(r"conversation_locked|already has an active run|conversation is locked", re.IGNORECASE)
 _MODEL: Final = frozenset({"model_not_found", "model_not_available"})
@@ -105,7 +108,7 @@ def names_what_is_missing(api: API, body: dict[str, Any]) -> bool:
     return api == "Responses" and bool(said) and not re.search(r"invalid url|unknown request url|route", said, re.I)
 
 
-def _reason(status: int, body: dict[str, Any], api: API, *, creating: bool, is_page: bool = False) -> Reason:
+def _reason(status: int, body: dict[str, Any], api: API, *, doing: Doing, is_page: bool) -> Reason:
     code = str(body.get("code") or body.get("type") or "")
     said = f"{code} {body.get('message') or ''}"
     if status in (400, 409) and _BUSY.search(said):
@@ -119,15 +122,15 @@ def _reason(status: int, body: dict[str, Any], api: API, *, creating: bool, is_p
             return Reason.PERMISSION_DENIED
         case 402:
             return Reason.QUOTA_EXCEEDED
-        case 404 if not creating:
+        case 404 if doing != "create":
             return Reason.SERVER_ERROR if is_page else Reason.NOT_FOUND  # a proxy's page says nothing of the run
         case 429:
             return Reason.QUOTA_EXCEEDED if code in _QUOTA else Reason.RATE_LIMITED
         case 400 | 413 | 415 | 422 | 431:
-            return Reason.INVALID_REQUEST if creating else Reason.REFUSED
+            return Reason.REFUSED if doing == "look" else Reason.INVALID_REQUEST
         case 404 if names_what_is_missing(api, body):
             return Reason.INVALID_REQUEST
-        case 404 | 405 | 410 if creating:
+        case 404 | 405 | 410 if doing == "create":
             return Reason.API_NOT_SERVED
         case _ if status < 400:
             return Reason.API_NOT_SERVED
@@ -143,9 +146,11 @@ def _outcome(status: int, body: dict[str, Any]) -> Outcome:
     return Outcome.UNKNOWN
 
 
-def _of_status(error: openai.APIStatusError, api: API, address: str, *, creating: bool, key: str) -> Failure:
+def _of_status(
+    error: openai.APIStatusError, api: API, address: str, *, doing: Doing, secrets: tuple[str, ...]
+) -> Failure:
     status, body = error.status_code, _body(error)
-    reason = _reason(status, body, api, creating=creating, is_page=_is_page(error))
+    reason = _reason(status, body, api, doing=doing, is_page=_is_page(error))
     said = str(body.get("message") or "") or (error.response.reason_phrase or "no reason given")
     words = f"OpenAI said {status}: {said}" if body else f"{address} answered {status}: {said}"
     if reason is Reason.API_NOT_SERVED:
@@ -161,26 +166,34 @@ def _of_status(error: openai.APIStatusError, api: API, address: str, *, creating
     words += f" (request id {error.request_id})" if error.request_id else ""
     return Failure(
         reason=reason,
-        message=text.message(words, key),
+        message=text.message(words, *secrets),
         outcome=_outcome(status, body),
         retry_after=_retry_after(error),
     )
 
 
-def failed(error: Exception, api: API, address: str, *, creating: bool, key: str) -> CallFailedError:
-    """What `error` means, for a call over `api` to `address` with `key`."""
+class TooLargeError(Exception):
+    """An answer that is longer than any that is read."""
+
+
+def failed(error: Exception, api: API, address: str, *, doing: Doing, secrets: tuple[str, ...]) -> CallFailedError:
+    """What `error` means, for a call over `api` to `address`. `secrets` must not show in what is said of it."""
     if isinstance(error, openai.APIStatusError):
-        return CallFailedError(_of_status(error, api, address, creating=creating, key=key))
+        return CallFailedError(_of_status(error, api, address, doing=doing, secrets=secrets))
+    chain = list(_chain(error))
+    if isinstance(chain[-1], TooLargeError):
+        return unreadable(address, str(chain[-1]), *secrets)
     if _timed_out(error) and not never_connected(error):
         failure = Failure(reason=Reason.TIMED_OUT, message=f"{address} did not answer in time", outcome=Outcome.UNKNOWN)
     elif isinstance(error, openai.APIConnectionError | httpx2.HTTPError | aiohttp.ClientError | OSError):
-        cause = list(_chain(error))[-1]
-        words = f"{address} cannot be reached: {type(cause).__name__}: {cause}"
+        words = f"{address} cannot be reached: {type(chain[-1]).__name__}: {chain[-1]}"
         outcome = Outcome.NOT_CREATED if never_connected(error) else Outcome.UNKNOWN
-        failure = Failure(reason=Reason.UNREACHABLE, message=text.message(words, key), outcome=outcome)
+        failure = Failure(reason=Reason.UNREACHABLE, message=text.message(words, *secrets), outcome=outcome)
     else:
         words = f"{address} gave an answer that cannot be read: {type(error).__name__}"
-        failure = Failure(reason=Reason.UNREADABLE_ANSWER, message=text.message(words, key), outcome=Outcome.UNKNOWN)
+        failure = Failure(
+            reason=Reason.UNREADABLE_ANSWER, message=text.message(words, *secrets), outcome=Outcome.UNKNOWN
+        )
     return CallFailedError(failure)
 
 

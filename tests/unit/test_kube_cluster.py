@@ -1,0 +1,164 @@
+"""What the API server's refusals mean, and what a request as plain JSON does when the answer is not one."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from kubernetes.aio import client
+
+from openairun_operator.kube.cluster import (
+    Cluster,
+    ClusterError,
+    ConflictError,
+    GoneError,
+    PatchError,
+    RefusedError,
+)
+from openairun_operator.lifecycle.run import Run, parse
+
+VALUE = "sk-so-secret"
+NO_PATCH = "the server rejected our request due to an error in our request"
+
+
+class Response:
+    """An HTTP answer, as the client hands it over."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status, self.reason, self.text = status, "reason", text
+        self.headers = {"content-type": "application/json"}
+        self.data: bytes | None = None
+
+    async def read(self) -> bytes:
+        self.data = self.text.encode()
+        return self.data
+
+
+def refusal(status: int, message: str) -> Response:
+    return Response(status, json.dumps({"kind": "Status", "message": message, "details": {}}))
+
+
+class Wire:
+    """What is sent instead of HTTP; each answer is used once."""
+
+    def __init__(self, *answers: Response | Exception) -> None:
+        self.answers = list(answers)
+        self.sent: list[tuple[str, str, Any]] = []
+
+    async def request(self, method: str, url: str, headers: Any, body: Any, **_: Any) -> Response:
+        self.sent.append((method, url, body))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def connected(wire: Wire) -> Cluster:
+    api = client.ApiClient(client.Configuration(host="https://cluster"))
+    api.rest_client = cast(Any, wire)
+    return Cluster(api)
+
+
+RUN: Run = parse(
+    {
+        "metadata": {"namespace": "team", "name": "x", "uid": "uid-1"},
+        "spec": {"input": "x"},
+        "status": {"phase": "Queued", "runID": "r"},
+    }
+)
+BODY = {"metadata": {"resourceVersion": "7", "finalizers": ["openairun.dev/cancel-run"]}}
+CALLS: dict[str, Callable[[Cluster], Any]] = {
+    "status": lambda cluster: cluster.write_status(RUN, {"phase": "Completed"}),
+    "delete": lambda cluster: cluster.delete(RUN, BODY),
+    "release": lambda cluster: cluster.release(RUN, BODY),
+    "annotate": lambda cluster: cluster.annotate(RUN, "{}"),
+    "read": lambda cluster: cluster.read("ConfigMap", "team", "x"),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "message", "kind"),
+    [
+        ("delete", 409, "the UID in the precondition (a) does not match the UID in record (b)", GoneError),
+        ("delete", 409, "the ResourceVersion in the precondition (1) does not match", ConflictError),
+        ("annotate", 409, "Precondition failed: UID in precondition: a, UID in object meta: b", GoneError),
+        ("annotate", 422, 'is invalid: metadata.uid: Invalid value: "a": field is immutable', GoneError),
+        ("release", 422, NO_PATCH, PatchError),
+        ("status", 422, 'OpenAIRun.openairun.dev "x" is invalid: status.phase: Invalid value', RefusedError),
+        ("status", 404, "not found", GoneError),
+        ("read", 404, "not found", GoneError),
+        ("read", 413, "too large", RefusedError),
+        ("read", 403, "forbidden", ClusterError),
+        ("read", 500, "away", ClusterError),
+    ],
+)
+async def test_refusals_are_told_apart(call: str, status: int, message: str, kind: type[ClusterError]) -> None:
+    wire = Wire(refusal(status, message))
+    with pytest.raises(ClusterError) as refused:
+        await CALLS[call](connected(wire))
+    assert type(refused.value) is kind
+    assert refused.value.status == status
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), aiohttp.ClientConnectionError("refused"), OSError("reset")])
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_server_out_of_reach_has_no_status(call: str, error: Exception) -> None:
+    with pytest.raises(ClusterError) as failed:
+        await CALLS[call](connected(Wire(error)))
+    assert type(failed.value) is ClusterError
+    assert failed.value.status is None
+
+
+async def test_a_status_patch_that_does_not_apply_means_another_object_only_if_the_uid_is_another() -> None:
+    test = {"op": "test", "path": "/metadata/uid", "value": "uid-1"}
+    another = Wire(refusal(422, NO_PATCH), refusal(422, NO_PATCH))
+    with pytest.raises(GoneError):
+        await connected(another).write_status(RUN, {"phase": "Completed"})
+    same = Wire(refusal(422, NO_PATCH), Response(200, "{}"))
+    with pytest.raises(PatchError):
+        await connected(same).write_status(RUN, {"phase": "Completed"})
+    for wire in (another, same):
+        assert [body for _, _, body in wire.sent] == [
+            [test, {"op": "add", "path": "/status/phase", "value": "Completed"}],
+            [test],
+        ]
+    away = Wire(refusal(422, NO_PATCH), refusal(500, "away"))
+    with pytest.raises(ClusterError) as failed:
+        await connected(away).write_status(RUN, {"phase": "Completed"})
+    assert type(failed.value) is ClusterError
+
+
+async def test_a_deletion_is_of_what_was_seen() -> None:
+    wire = Wire(Response(200, "{}"))
+    await connected(wire).delete(RUN, BODY)
+    ((method, url, sent),) = wire.sent
+    assert (method, url) == ("DELETE", "https://cluster/apis/openairun.dev/v1alpha1/namespaces/team/openairuns/x")
+    assert sent == {"preconditions": {"uid": "uid-1", "resourceVersion": "7"}, "propagationPolicy": "Background"}
+
+
+async def test_objects_go_by_name() -> None:
+    wire = Wire(*(Response(200, '{"data": {}}') for _ in range(3)))
+    cluster = connected(wire)
+    body = {"metadata": {"name": "m", "namespace": "team"}, "data": {"k": "é"}}
+    assert await cluster.read("Secret", "team", "s") == {"data": {}}
+    await cluster.create_config_map(body)
+    await cluster.replace_config_map(body)
+    place = "https://cluster/api/v1/namespaces/team"
+    assert wire.sent == [
+        ("GET", f"{place}/secrets/s", None),
+        ("POST", f"{place}/configmaps", body),
+        ("PUT", f"{place}/configmaps/m", body),
+    ]
+
+
+@pytest.mark.parametrize("text", [f'{{"data": "{VALUE}"', f'["{VALUE}"]'])
+async def test_an_answer_that_cannot_be_read_is_not_shown(text: str) -> None:
+    with pytest.raises(ClusterError) as failed:
+        await connected(Wire(Response(200, text))).read("Secret", "team", "s")
+    assert failed.value.__cause__ is failed.value.__context__ is None
+    assert VALUE not in "".join(traceback.format_exception(failed.value))

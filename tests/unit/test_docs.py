@@ -65,3 +65,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         target = (page.parent / file).resolve() if file else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *DOCS], ids=lambda page: page.name)
+def test_every_sample_that_is_named_is_there(page: Path) -> None:
+    for path in re.findall(r"deploy/samples/[\w./-]+\.yaml", page.read_text()):
+        assert (ROOT / path).exists(), path

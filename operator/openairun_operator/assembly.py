@@ -120,6 +120,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         create_settles=settings.request_timeout + timedelta(seconds=5),
     )
     metrics = Metrics()
+    metrics.watch_key(lambda: key.current)
     reconciler = Reconciler(policy, cluster, OperatorWires(settings, key, clients), events, metrics)
     registry = kopf.OperatorRegistry()
     background = {

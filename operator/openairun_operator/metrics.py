@@ -121,12 +121,16 @@ class Metrics:
         gauge.set_function(lambda: 0.0 if key() is None else 1.0)
 
     async def serve(self, host: str, port: int, path: str) -> web.AppRunner:
-        """Serve them until the runner is cleaned up."""
+        """Serve them until the runner is cleaned up. Raises OSError for a port that cannot be had."""
         application = web.Application()
         application.router.add_get(path, self._answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
         return runner
 
     async def _answer(self, _: web.Request) -> web.Response:

@@ -28,7 +28,7 @@ async def test_a_kubeconfig_that_cannot_be_read_is_named(
     file = tmp_path / "kubeconfig"
     file.write_text(text)
     said = await refusal(monkeypatch, str(file))
-    assert said.startswith(f"cannot connect to a cluster: {file} is no kubeconfig: ")
+    assert said.startswith(f"cannot connect to a cluster: {file} cannot be used: ")
     assert "\n" not in said
 
 

@@ -109,7 +109,7 @@ async def _load_kubeconfig(configuration: client.Configuration) -> str:
     # The last three come of a file in another form than the library expects.
     except (config.ConfigException, OSError, yaml.YAMLError, AttributeError, LookupError, TypeError) as error:
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ClusterError(_CONNECT, None, f"{files} is no kubeconfig: {said}. {_ELSE}") from error
+        raise ClusterError(_CONNECT, None, f"{files} cannot be used: {said}. {_ELSE}") from error
 
 
 class Cluster:

@@ -33,6 +33,10 @@ _CRD_RETRY: Final = 5.0
 _DRAIN: Final = timedelta(seconds=5)
 
 
+class NotServedError(Exception):
+    """A port that was asked for cannot be served. The message is one line."""
+
+
 class OperatorWires(Wires):
     """Wires with the operator's own key, to the operator's own address."""
 
@@ -60,10 +64,7 @@ class OperatorWires(Wires):
             raise CallFailedError(failure) from None
 
     def _no_key(self) -> Failure:
-        return Failure(
-            reason=Reason.NO_CREDENTIALS,
-            message=f"The operator has no API key: put it into {self._key.where}. All goes on by itself then",
-        )
+        return Failure(reason=Reason.NO_CREDENTIALS, message=f"The operator has no API key: {self._key.remedy}")
 
 
 def configure_logging(settings: Settings) -> None:
@@ -84,12 +85,14 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     cluster, clients = await Cluster.connect(), Clients(settings.request_timeout.total_seconds())
+    logger.info("the cluster is %s", cluster.where)
     try:
         if await _crd_is_there(cluster, stop):
             await _operate(settings, cluster, clients, stop)
     finally:
         await clients.close()
         await cluster.close()
+    logger.info("stopped")
 
 
 async def _crd_is_there(cluster: Cluster, stop: asyncio.Event) -> bool:
@@ -110,6 +113,8 @@ async def _crd_is_there(cluster: Cluster, stop: asyncio.Event) -> bool:
 
 async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop: asyncio.Event) -> None:
     key = OperatorKey(settings.api_key_file, settings.api_key)
+    if key.current is None:
+        logger.warning("The operator has no API key: %s", key.remedy)
     events = Events(cluster, settings.holder)
     policy = Policy(
         holder=settings.holder,
@@ -120,6 +125,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         create_settles=settings.request_timeout + timedelta(seconds=5),
     )
     metrics = Metrics()
+    metrics.watch_key(lambda: key.current)
     reconciler = Reconciler(policy, cluster, OperatorWires(settings, key, clients), events, metrics)
     registry = kopf.OperatorRegistry()
     background = {
@@ -129,10 +135,12 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         "events": events.run,
     }
     drain = (settings.request_timeout + _DRAIN).total_seconds()
-    handlers.register(registry, reconciler, background, drain)
+    handlers.register(registry, reconciler, background, drain, stop)
     where = ", ".join(settings.namespaces) or "all namespaces"
     logger.info("watching openairuns in %s; runs go to %s", where, settings.base_url)
     async with _served(metrics, settings.metrics):
+        if settings.liveness:
+            await _check_free(settings.liveness)
         await kopf.operator(
             registry=registry,
             settings=kopf.OperatorSettings(),
@@ -151,8 +159,24 @@ async def _served(metrics: Metrics, url: str | None) -> AsyncIterator[None]:
         yield
         return
     parts = urlsplit(url)
-    runner = await metrics.serve(parts.hostname or "localhost", parts.port or 80, parts.path or "/metrics")
+    try:
+        runner = await metrics.serve(parts.hostname or "localhost", parts.port or 80, parts.path or "/metrics")
+    except OSError as error:
+        raise NotServedError(f"cannot serve {url}: {error.strerror or error}") from error
     try:
         yield
     finally:
         await runner.cleanup()
+
+
+async def _check_free(url: str) -> None:
+    """Raises NotServedError for a taken port. kopf, which serves it later, would show a traceback."""
+    parts = urlsplit(url)
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            asyncio.Protocol, parts.hostname or "localhost", parts.port or 80
+        )
+    except OSError as error:
+        raise NotServedError(f"cannot serve {url}: {error.strerror or error}") from error
+    server.close()
+    await server.wait_closed()

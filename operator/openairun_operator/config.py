@@ -74,10 +74,29 @@ def _header(text: str) -> str | None:
     return text or None
 
 
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a namespace")
+    return text
+
+
+def _model(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError("write the name of a model, such as gpt-5-mini")
+    return text
+
+
 def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     """The flags of `run`. OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID are their defaults."""
     add = parser.add_argument
-    add("--namespace", action="append", default=[], metavar="NS", help="watch this namespace; repeatable (all)")
+    add(
+        "--namespace",
+        action="append",
+        type=_namespace,
+        default=[],
+        metavar="NS",
+        help="watch this namespace; repeatable (all)",
+    )
     add(
         "--base-url",
         type=_url,
@@ -94,7 +113,7 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
     )
     add("--organization", type=_header, default=environment.get("OPENAI_ORG_ID", ""), help="or OPENAI_ORG_ID")
     add("--project", type=_header, default=environment.get("OPENAI_PROJECT_ID", ""), help="or OPENAI_PROJECT_ID")
-    add("--default-model", metavar="MODEL", help="for runs that name no model (none)")
+    add("--default-model", type=_model, metavar="MODEL", help="for runs that name no model (none)")
     add(
         "--request-timeout",
         type=_duration,

@@ -17,9 +17,16 @@ Background = Callable[[], Awaitable[None]]
 
 
 def register(
-    registry: kopf.OperatorRegistry, reconciler: Reconciler, background: Mapping[str, Background], drain: float
+    registry: kopf.OperatorRegistry,
+    reconciler: Reconciler,
+    background: Mapping[str, Background],
+    drain: float,
+    stop_flag: asyncio.Event,
 ) -> None:
-    """Register all handlers. `background` runs as long as kopf does; creates get `drain` seconds at the end."""
+    """Register all handlers. `background` runs as long as kopf does; creates get `drain` seconds at the end.
+
+    `stop_flag` is the one that kopf runs with.
+    """
     tasks: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)
@@ -34,6 +41,8 @@ def register(
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
+        # A signal ends kopf without it, and then kopf waits 5 s for its own task that waits for the flag.
+        stop_flag.set()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

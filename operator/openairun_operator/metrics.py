@@ -1,17 +1,45 @@
-"""What the operator counts, for Prometheus. Names follow Prometheus' own conventions: a unit, `_total` for counters."""
+"""What the operator counts, for Prometheus. Names follow Prometheus' own conventions: a unit, `_total` for counters.
 
-from collections.abc import Callable, Iterable
-from typing import Final
+All series of a counter are there from the start: Prometheus sees no increase in one that is born at 1.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, get_args
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Usage
-from openairun_operator.lifecycle.failure import Failure
+from openairun_operator.lifecycle.failure import Failure, Outcome
 
 _UNSEEN: Final = "Unseen"
+_CREATED: Final = "created"
+_TAKEN: Final = "taken"
+_OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
+
+CALL_REASONS: Final = (
+    Reason.API_NOT_SERVED,
+    Reason.BUSY,
+    Reason.INVALID_CREDENTIALS,
+    Reason.INVALID_REQUEST,
+    Reason.MODEL_NOT_ACCESSIBLE,
+    Reason.NOT_FOUND,
+    Reason.NO_CREDENTIALS,
+    Reason.PERMISSION_DENIED,
+    Reason.QUOTA_EXCEEDED,
+    Reason.RATE_LIMITED,
+    Reason.REFUSED,
+    Reason.RUN_NOT_FOUND,
+    Reason.SERVER_ERROR,
+    Reason.TIMED_OUT,
+    Reason.UNREACHABLE,
+    Reason.UNREADABLE_ANSWER,
+)
+"""Why a call to OpenAI can fail."""
 
 Runs = Callable[[], Iterable[tuple[str | None, str | None]]]
 """Gives phase and API of every resource."""
@@ -22,22 +50,28 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._creates = self._counter("creates", "Creates that were sent, by what came of them", "api", "outcome")
-        self._submits = self._counter(
-            "submits", "Submissions of tool outputs that were sent, by what came of them", "api", "outcome"
+        self._creates = self._counter(
+            "creates", "Creates that were sent, by what came of them", outcome=(_CREATED, *_OUTCOMES)
         )
-        self._polls = self._counter("polls", "Looks at runs that were answered", "api")
-        self._errors = self._counter("errors", "Calls to OpenAI that failed", "api", "reason")
-        self._cancels = self._counter("cancels", "Cancels that OpenAI took", "api")
-        self._orphans = self._counter("orphans", "Runs left at OpenAI, whose cancellation was not confirmed", "api")
-        self._tokens = self._counter("tokens", "Tokens that finished runs used", "api", "type")
+        self._submits = self._counter(
+            "submits", "Submissions of tool outputs that were sent, by what came of them", outcome=(_TAKEN, *_OUTCOMES)
+        )
+        self._polls = self._counter("polls", "Looks at runs that were answered")
+        self._errors = self._counter("errors", "Calls to OpenAI that failed", reason=CALL_REASONS)
+        self._cancels = self._counter("cancels", "Cancels that OpenAI took")
+        self._orphans = self._counter("orphans", "Runs left at OpenAI, whose cancellation was not confirmed")
+        self._tokens = self._counter("tokens", "Tokens that finished runs used", type=("prompt", "completion"))
 
-    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
-        return Counter(f"openairun_{name}", help_, labels, registry=self.registry)
+    def _counter(self, name: str, help_: str, **labels: Sequence[str]) -> Counter:
+        """A counter by API and `labels`, each with all its values."""
+        counter = Counter(f"openairun_{name}", help_, ("api", *labels), registry=self.registry)
+        for values in itertools.product(get_args(API), *labels.values()):
+            counter.labels(*values)
+        return counter
 
     def created(self, api: API) -> None:
         """A create made a run."""
-        self._creates.labels(api, "created").inc()
+        self._creates.labels(api, _CREATED).inc()
 
     def not_created(self, api: API, failure: Failure) -> None:
         """A create failed; the outcome label is `not created` or `unknown`."""
@@ -45,7 +79,7 @@ class Metrics:
 
     def submitted(self, api: API) -> None:
         """Tool outputs were taken."""
-        self._submits.labels(api, "taken").inc()
+        self._submits.labels(api, _TAKEN).inc()
 
     def not_submitted(self, api: API, failure: Failure) -> None:
         """Tool outputs were not taken; the outcome label is `not created` or `unknown`, as for creates."""
@@ -81,13 +115,22 @@ class Metrics:
         """Show gauges that are read when somebody asks: each run's phase and API, the queue's depth and lag."""
         self.registry.register(_Gauges(runs, depth, lag))
 
+    def watch_key(self, key: Callable[[], str | None]) -> None:
+        """Show whether there is a key, when somebody asks."""
+        gauge = Gauge("openairun_key_present", "1 while the operator has an API key, else 0", registry=self.registry)
+        gauge.set_function(lambda: 0.0 if key() is None else 1.0)
+
     async def serve(self, host: str, port: int, path: str) -> web.AppRunner:
-        """Serve them until the runner is cleaned up."""
+        """Serve them until the runner is cleaned up. Raises OSError for a port that cannot be had."""
         application = web.Application()
         application.router.add_get(path, self._answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
         return runner
 
     async def _answer(self, _: web.Request) -> web.Response:

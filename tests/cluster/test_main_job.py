@@ -98,6 +98,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "our metadata": (RESPONSE | {"metadata": {"openairun_token": "x"}}, ["spec.metadata", "choose another name"]),
     "13 metadata": (RESPONSE | {"metadata": {f"k{n}": "v" for n in range(13)}}, ["spec.metadata", "at most 12"]),
     "long metadata key": (RESPONSE | {"metadata": {"k" * 65: "v"}}, ["spec.metadata", "1 to 64 characters"]),
+    "blank input": (RESPONSE | {"input": " \n\t "}, ["spec.input", "input is blank: write what to ask"]),
+    "blank model": (RESPONSE | {"model": "   "}, ["spec.model", "such as gpt-5-mini"]),
+    "control character": (RESPONSE | {"model": "gpt-5\x07mini"}, ["spec.model", "such as gpt-5-mini"]),
+    "line break in a model": (RESPONSE | {"model": "gpt-5-mini\n"}, ["spec.model", "such as gpt-5-mini"]),
     "long input": (RESPONSE | {"input": "x" * 65_537}, ["spec.input", "65536"]),
     "a path for an id": (ASSISTANT | {"threadID": "t/../u"}, ["spec.threadID", "write the id alone"]),
     "two contexts": (

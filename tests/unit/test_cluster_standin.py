@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -411,6 +411,38 @@ async def test_a_deletion_over_http_takes_both_preconditions_and_a_body_has_its_
         large = await session.post(maps, json={"metadata": {"name": "m"}, "data": {"k": "x" * 3 * MIB}})
         assert large.status == 413
         assert (await large.json())["message"] == "Request entity too large: limit is 3145728"
+
+
+async def test_a_deleted_namespace_is_emptied_a_moment_later() -> None:
+    """Who deletes a namespace, and then what is in it by name, must still find it."""
+    maps = "/api/v1/namespaces/n/configmaps"
+    async with served() as (_, session):
+        await session.post("/api/v1/namespaces", json={"metadata": {"name": "n"}})
+        for name in ("a", "b"):
+            await session.post(maps, json={"metadata": {"name": name}})
+        assert (await session.delete("/api/v1/namespaces/n")).status == 200
+        assert (await session.delete("/api/v1/namespaces/n")).status == 200
+        assert (await session.delete(f"{maps}/a")).status == 200
+        assert (await session.get("/api/v1/namespaces/n")).status == 200
+        async with asyncio.timeout(5):
+            while (await session.get("/api/v1/namespaces/n")).status != 404:
+                await asyncio.sleep(0.05)
+        assert (await session.get(f"{maps}/b")).status == 404
+
+
+def test_what_empties_a_deleted_namespace_leaves_another_of_its_name_alone() -> None:
+    waiting: list[Callable[[], None]] = []
+    api = Api(later=waiting.append)
+    (maps,) = (resource for resource in BUILT_IN if resource.kind == "ConfigMap")
+    api.create(NAMESPACES, "", {"metadata": {"name": "n"}})
+    api.create(maps, "n", {"metadata": {"name": "old"}})
+    api.delete(NAMESPACES, "", "n")
+    api.delete(maps, "n", "old")  # the last of it takes the namespace along
+    api.create(NAMESPACES, "", {"metadata": {"name": "n"}})
+    api.create(maps, "n", {"metadata": {"name": "new"}})
+    (empty,) = waiting
+    empty()
+    assert api.get(maps, "n", "new")
 
 
 async def test_a_token_tells_who_asks_and_a_wrong_one_is_refused() -> None:

@@ -1,11 +1,14 @@
 """Flags and environment give one Settings, or a refusal that says what to write."""
 
 import argparse
+import contextlib
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from openairun_operator import __version__
+from openairun_operator.__main__ import main
 from openairun_operator.config import DEFAULT_BASE_URL, Settings, add_flags, settings
 
 KEY = "sk-secret-0123456789"
@@ -126,6 +129,23 @@ def test_what_is_no_address_is_refused(capsys: pytest.CaptureFixture[str], addre
     for said in (refusal(capsys, "--base-url", address), refusal(capsys, OPENAI_BASE_URL=address)):
         assert "argument --base-url" in said
         assert DEFAULT_BASE_URL in said
+
+
+@pytest.mark.parametrize("name", ["", " ", "Blue", "a/b", "a*", "-a", "a" * 64])
+def test_what_is_no_namespace_is_refused(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert "is no name of a namespace" in refusal(capsys, f"--namespace={name}")
+
+
+@pytest.mark.parametrize("name", ["", "  ", "gpt-5\n", "gpt\x00"])
+def test_what_is_no_model_is_refused(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert "argument --default-model: write the name of a model" in refusal(capsys, f"--default-model={name}")
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for argument in ("--version", "version"):
+        with contextlib.suppress(SystemExit):
+            main([argument])
+        assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("port", ["99999", "http", "-1"])

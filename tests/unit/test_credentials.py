@@ -34,14 +34,15 @@ def test_an_empty_key_is_none(tmp_path: Path, text: str) -> None:
 def test_without_a_file_or_a_variable_there_is_no_key() -> None:
     key = OperatorKey(None, None)
     assert key.current is None
-    assert "OPENAI_API_KEY" in key.where
-    assert "--api-key-file" in key.where
+    assert key.where == "OPENAI_API_KEY"
+    assert key.remedy == "start it again with OPENAI_API_KEY set, or with --api-key-file"
 
 
 def test_a_file_that_is_not_there_yet_is_no_reason_to_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     key = OperatorKey(tmp_path / "key", None)
     assert key.current is None
     assert str(tmp_path / "key") in key.where
+    assert key.remedy == f"put it into {key.where}, or into the Secret mounted there. All goes on by itself then"
     assert caplog.records == []
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from prometheus_client.samples import Sample
 
+from openairun_operator import wires
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Usage
 from openairun_operator.lifecycle.failure import Failure
@@ -19,17 +21,35 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 def all_metrics() -> Metrics:
     """Metrics in which everything was counted once."""
-    metrics = Metrics()
+    metrics = idle()
     failure = Failure(reason=Reason.RATE_LIMITED, message="")
     metrics.created("Responses")
     metrics.not_created("Responses", failure)
+    metrics.submitted("Responses")
+    metrics.not_submitted("Responses", failure)
     metrics.polled("Responses")
     metrics.failed("Responses", failure)
     metrics.cancelled("Responses")
     metrics.orphaned("Responses")
     metrics.used("Responses", Usage(promptTokens=1, completionTokens=1))
-    metrics.watch(lambda: [("Queued", "Responses"), (None, None)], lambda: 3, lambda: 0.5)
     return metrics
+
+
+def idle(key: str | None = "sk-one") -> Metrics:
+    """Metrics of an operator that has done nothing yet."""
+    metrics = Metrics()
+    metrics.watch(lambda: [("Queued", "Responses"), (None, None)], lambda: 3, lambda: 0.5)
+    metrics.watch_key(lambda: key)
+    return metrics
+
+
+def samples(metrics: Metrics) -> dict[str, list[Sample]]:
+    """All series by the name of their metric, as they would be scraped now."""
+    found: dict[str, list[Sample]] = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample)
+    return found
 
 
 def expressions() -> list[tuple[str, str]]:
@@ -40,18 +60,52 @@ def expressions() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "expression"), expressions(), ids=[name for name, _ in expressions()])
-def test_a_query_asks_for_metrics_and_labels_that_there_are(name: str, expression: str) -> None:
-    labels: dict[str, set[str]] = {}
-    for family in all_metrics().registry.collect():
-        for sample in family.samples:
-            labels.setdefault(sample.name, set()).update(sample.labels)
+def test_a_query_asks_for_series_that_are_there_before_anything_happened(name: str, expression: str) -> None:
+    """Prometheus sees no increase in a series that is born at 1."""
+    found = samples(idle())
     asked = re.findall(r"(openairun_\w+)(?:\{([^}]*)\})?", expression)
     assert asked
     for metric, matchers in asked:
-        assert metric in labels
-        assert set(re.findall(r"(\w+)\s*=~?", matchers)) <= labels[metric]
+        assert metric in found
+        for label, values in re.findall(r'(\w+)\s*=~?\s*"([^"]*)"', matchers):
+            for value in values.split("|"):
+                assert [each for each in found[metric] if each.labels.get(label) == value], f"{label}={value}"
     for by in re.findall(r"by \(([^)]*)\)", expression):
-        assert {label.strip() for label in by.split(",")} <= labels[asked[0][0]]
+        assert {label.strip() for label in by.split(",")} <= set(found[asked[0][0]][0].labels)
+
+
+def test_all_series_of_the_counters_are_there_at_zero() -> None:
+    before, after = samples(idle()), samples(all_metrics())
+    for name, series in after.items():
+        if name.endswith("_total"):
+            assert [each.value for each in before[name]] == [0.0] * len(before[name])
+            assert [each.labels for each in series] == [each.labels for each in before[name]]
+            assert sum(each.value for each in series) > 0
+
+
+def test_every_reason_that_a_call_can_fail_for_is_there_at_zero() -> None:
+    """The reasons in the text of what makes such failures; wires know no other."""
+    package = Path(wires.__file__).parents[1]
+    sources = [*package.glob("wires/*.py"), package / "assembly.py", package / "lifecycle/adopting.py"]
+    named = {Reason[name] for file in sources for name in re.findall(r"\bReason\.([A-Z_]+)", file.read_text())}
+    assert len(named) > 10
+    for api in ("Responses", "Assistants"):
+        series = [each for each in samples(idle())["openairun_errors_total"] if each.labels["api"] == api]
+        assert {each.labels["reason"] for each in series} == named
+
+
+def test_a_ratio_has_a_value_where_one_of_its_parts_has_none() -> None:
+    ratios = [each for _, each in expressions() if re.search(r"[*/+]\s*\(?sum\(", each)]
+    assert ratios
+    for ratio in ratios:
+        assert ratio.count("sum(") == ratio.count("or vector(0)")
+
+
+def test_a_missing_key_is_seen_though_nothing_is_asked_of_openai() -> None:
+    (sample,) = samples(idle(key=None))["openairun_key_present"]
+    assert sample.value == 0.0
+    (sample,) = samples(idle(key="sk-one"))["openairun_key_present"]
+    assert sample.value == 1.0
 
 
 def test_reasons_in_alerts_are_reasons_that_there_are() -> None:

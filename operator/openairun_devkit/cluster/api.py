@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,10 +31,16 @@ class Options:
 
 
 class Api:
-    """The objects and their rules. `namespace` is empty for what has none."""
+    """The objects and their rules. `namespace` is empty for what has none.
 
-    def __init__(self, store: Store | None = None) -> None:
+    `later` is called with what empties a deleted namespace: the real cluster does it a moment after the answer.
+    """
+
+    def __init__(
+        self, store: Store | None = None, later: Callable[[Callable[[], None]], object] = lambda do: do()
+    ) -> None:
         self.store = store or Store()
+        self._later = later
         self.resources = Registry()
         for name in ("default", "kube-system"):
             self.create(NAMESPACES, "", {"metadata": {"name": name}})
@@ -178,7 +185,10 @@ class Api:
             if resource == NAMESPACES:
                 body["status"] = {"phase": "Terminating"}
             body = self.store.write(resource, body)
-        self._empty(resource, body)
+            if resource == NAMESPACES:
+                self._later(lambda: self._empty(resource, body))
+        if resource != NAMESPACES:
+            self._empty(resource, body)
         return body, self.store.get(resource, namespace, name) is None
 
     # What follows from a write
@@ -207,7 +217,10 @@ class Api:
             self._release(CRDS, crd)
 
     def _empty(self, resource: Resource, body: Body) -> None:
-        """Delete what a namespace or a CRD that is being deleted holds."""
+        """Delete what a namespace or a CRD that is being deleted holds. By now another may bear its name."""
+        stored = self.store.get(resource, "", body["metadata"]["name"])
+        if stored is None or stored["metadata"]["uid"] != body["metadata"]["uid"]:
+            return
         for held, each in self._content(resource, body):
             if self.store.get(held, each["metadata"].get("namespace", ""), each["metadata"]["name"]) is each:
                 self.delete(held, each["metadata"].get("namespace", ""), each["metadata"]["name"])

@@ -1,7 +1,7 @@
 """CEL rules of a schema (`x-kubernetes-validations`), evaluated by Google's CEL.
 
 Left out of what the API server knows: rules about changes (`oldSelf`), `messageExpression`, Kubernetes' own function
-libraries, escaped property names, cost limits.
+libraries, escaped property names, cost limits. A text counts up to its first NUL: the library's binding cuts it there.
 """
 
 from __future__ import annotations

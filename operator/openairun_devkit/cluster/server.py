@@ -31,6 +31,7 @@ VERSION = "v1.36.0+standin"
 _ADMIN = "admin"
 _LARGEST = 3 * 1024 * 1024  # bytes of a request's body (genericapiserver's MaxRequestBodyBytes)
 _WATCH_TIMEOUT = 1800.0  # seconds; the API server takes 30 to 60 minutes where the client names no time-out
+_EMPTIED_AFTER = 2.0  # seconds from a namespace's deletion; the namespace controller takes 5
 _BOOKMARKS = 30.0  # seconds between two bookmarks, and one before a watch ends
 
 
@@ -38,7 +39,7 @@ class Server:
     """The API on a loopback port. `kept`: how many changes a watch can go back."""
 
     def __init__(self, *, port: int = 0, kept: int = 10_000) -> None:
-        self.api = Api(Store(kept))
+        self.api = Api(Store(kept), lambda do: asyncio.get_running_loop().call_later(_EMPTIED_AFTER, do))
         self.port = port
         self.admin_token = secrets.token_hex(16)
         self._users = {self.admin_token: _ADMIN}

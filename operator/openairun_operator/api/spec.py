@@ -79,6 +79,7 @@ class OpenAIRunSpec(Model):
             min_length=1,
             max_length=MAX_TEXT,
             description="What to ask, as text. The run then goes over the Responses API, in background mode.",
+            json_schema_extra=rules(rule(r"self.matches('\\S')", "input is blank: write what to ask")),
         ),
     ] = None
     inputFrom: Annotated[
@@ -109,6 +110,12 @@ class OpenAIRunSpec(Model):
             max_length=256,
             description="The model, such as gpt-5-mini. With an assistant it overrides the assistant's. Absent: the"
             " assistant's own, or else the operator's default.",
+            json_schema_extra=rules(
+                rule(
+                    r"self.matches('\\S') && !self.matches('\\p{Cc}')",
+                    "model is a name without control characters, such as gpt-5-mini",
+                )
+            ),
         ),
     ] = None
     instructions: Annotated[

@@ -1,13 +1,17 @@
 """Writing to the API server, and reading what a resource names. The resource itself comes by kopf's watch."""
 
 import json
+import os
 import ssl
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 import aiohttp
+import yaml
 from kubernetes.aio import client, config
+from kubernetes.aio.config import kube_config
 
 from openairun_operator.api.names import API_VERSION, FINALIZER, GROUP, KIND, PLURAL, RECORD_ANNOTATION, VERSION
 from openairun_operator.kube import patches
@@ -22,6 +26,8 @@ _TIMEOUT: Final = 15.0
 _MERGE: Final = "application/merge-patch+json"
 _JSON: Final = "application/json-patch+json"
 _COMPONENT: Final = "openairun-operator"
+_CONNECT: Final = "connect to a cluster"
+_ELSE: Final = "Set KUBECONFIG, or run in a pod"
 _NO_PATCH: Final = "the server rejected our request due to an error in our request"
 """All that kube-apiserver (1.36) says of a JSON patch that does not apply, whichever operation it was."""
 
@@ -84,11 +90,35 @@ async def _answer(what: str, request: Awaitable[T]) -> T:
         raise _error(what, error) from error
 
 
+def _kubeconfig() -> str:
+    """The files that are read, for a person. Raises ClusterError if there is none of them."""
+    files = [path for path in str(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).split(os.pathsep) if path]
+    told = ", ".join(files)
+    if not any(Path(path).expanduser().exists() for path in files):
+        raise ClusterError(_CONNECT, None, f"no such file: {told}. {_ELSE}")
+    return told
+
+
+async def _load_kubeconfig(configuration: client.Configuration) -> str:
+    """Fill in what the kubeconfig's current context says; its name. Raises ClusterError."""
+    files = _kubeconfig()
+    try:
+        _, current = config.list_kube_config_contexts()
+        await config.load_kube_config(client_configuration=configuration)
+        return str(current["name"])
+    # The last three come of a file in another form than the library expects.
+    except (config.ConfigException, OSError, yaml.YAMLError, AttributeError, LookupError, TypeError) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ClusterError(_CONNECT, None, f"{files} cannot be used: {said}. {_ELSE}") from error
+
+
 class Cluster:
     """A connection to the API server, from the pod's service account or the kubeconfig."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, where: str = "") -> None:
         self._api = api
+        self.where = where
+        """Which cluster it is, for a person."""
         self._objects = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
 
@@ -98,13 +128,11 @@ class Cluster:
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)
+            via = "in-cluster"
         except config.ConfigException:
-            try:
-                await config.load_kube_config(client_configuration=configuration)
-            except config.ConfigException as error:
-                raise ClusterError("connect to a cluster", None, f"{error}. Set KUBECONFIG, or run in a pod") from error
+            via = f"context {await _load_kubeconfig(configuration)}"
         configuration.connection_pool_maxsize = 64
-        return cls(client.ApiClient(configuration))
+        return cls(client.ApiClient(configuration), f"{configuration.host} ({via})")
 
     async def close(self) -> None:
         """Close all connections."""

@@ -49,8 +49,15 @@ class OperatorKey:
 
     @property
     def where(self) -> str:
-        """Where a person puts the key."""
-        return f"the file {self._file}" if self._file else "OPENAI_API_KEY, or a file named by --api-key-file"
+        """Where the key comes from."""
+        return f"the file {self._file}" if self._file else "OPENAI_API_KEY"
+
+    @property
+    def remedy(self) -> str:
+        """What a person does where there is no key. A variable is read once, a file again and again."""
+        if self._file is None:
+            return "start it again with OPENAI_API_KEY set, or with --api-key-file"
+        return f"put it into {self.where}, or into the Secret mounted there. All goes on by itself then"
 
     @property
     def mark(self) -> str | None:

@@ -126,8 +126,9 @@ def test_the_api_server_comes_back_on_its_port_with_its_data(cluster: Cluster, k
 
 
 PARENT = """
-import json, time
+import json, signal, time
 from openairun_devkit.controlplane import ControlPlane
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 with ControlPlane(ControlPlane.find()) as cp:
     print(json.dumps({"pids": cp.pids, "server": cp.server, "directory": str(cp.directory)}), flush=True)
     time.sleep(60)

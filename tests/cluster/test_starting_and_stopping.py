@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from apiserver import Cluster
-from conftest import StartOperator
+from processes import StartOperator
 from waiting import wait_until
 
 from openairun_devkit.kubectl import read_cluster

@@ -191,6 +191,11 @@ class WithoutKubectl:
         say("\n".join(self._table("/api/v1/namespaces/default/events")))
 
 
+def _inherited(*names: str) -> dict[str, str]:
+    """These variables of our environment: where programs and this very code are found."""
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 @contextlib.contextmanager
 def started(log: Path, *command: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A Python program of ours that ends with the block; its output goes to `log`."""
@@ -198,7 +203,7 @@ def started(log: Path, *command: str, env: Mapping[str, str] | None = None) -> I
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=log.parent,
-            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(log.parent), **(env or {})},
+            env={**_inherited("PATH", "PYTHONPATH"), "HOME": str(log.parent), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -34,6 +34,7 @@ from openairun_operator.lifecycle.actions import (
     Claim,
     Create,
     Delete,
+    Disown,
     Fetch,
     Find,
     Note,
@@ -149,6 +150,8 @@ class Actor:
                 await self._find(entry, record)
             case Store(record, name, data, owned):
                 await self._store(entry, record, name, dict(data), owned=owned)
+            case Disown(name):
+                await self._disown(entry, name)
             case Wait() | Release() | Delete():
                 raise AssertionError(action)
             case never:
@@ -374,7 +377,22 @@ class Actor:
             failure = Failure(reason=Reason.OUTPUT_NOT_WRITTEN, message=text.message(str(error)))
         else:
             known.stored, known.store_failure, known.store_at = (name, mark), None, None
+            known.disowned = None if owned else name
             return
+        self._not_stored(entry, failure)
+
+    async def _disown(self, entry: Entry, name: str) -> None:
+        try:
+            await outputs.disown(self._cluster, entry.run, name)
+        except outputs.OutputFailedError as error:
+            self._not_stored(entry, error.failure)
+        except ClusterError as error:
+            self._not_stored(entry, Failure(reason=Reason.OUTPUT_NOT_WRITTEN, message=text.message(str(error))))
+        else:
+            entry.known.disowned = name
+
+    def _not_stored(self, entry: Entry, failure: Failure) -> None:
+        known = entry.known
         known.store_failures += 1
         known.store_failure = failure
         pause = retry_delay(failure, known.store_failures, random.random())
@@ -392,9 +410,10 @@ class Actor:
             self._metrics.orphaned(run.record.api if run.record else run.api)
         elif deleting and entry.known.cancelled and run.record:
             self._events.emit(run, ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled"))
-        elif deleting and _left_alone(run):
+        elif deleting and _left_alone(entry):
             assert run.record is not None
-            message = f"The resource is deleted, and run {run.record.followed} left alone, as deletionPolicy asks"
+            what = f"run {run.record.followed}" if run.record.id else f"a run with {run.record.token} in its metadata"
+            message = f"The resource is deleted, and {what} left alone, as deletionPolicy asks"
             self._events.emit(run, ev.Event("Normal", Reason.ORPHANED, message))
         if not entry.vanished:
             entry.take(await self._cluster.release(run, entry.body))
@@ -423,7 +442,11 @@ class Actor:
         known.failures = 0
 
 
-def _left_alone(run: Run) -> bool:
+def _left_alone(entry: Entry) -> bool:
     """Whether the resource leaves behind a run that goes, as its user wants."""
+    run = entry.run
+    if run.record and isinstance(entry.known.ledger.get(run.record.token), Claimed):
+        return False
     orphaned = run.spec is not None and run.spec.deletionPolicy == "Orphan"
-    return orphaned and run.record is not None and run.record.state == "created" and not st.finished(run.status)
+    goes = run.record is not None and run.record.state in ("claimed", "created")
+    return orphaned and goes and not st.finished(run.status)

@@ -17,7 +17,7 @@ READY_LINE = "watching openairuns"
 
 
 class OperatorProcess:
-    """`python -m openairun_operator run …` in a folder of its own, with nothing of our environment."""
+    """`python -m openairun_operator run …` in a folder of its own, with nothing of our environment but its paths."""
 
     def __init__(self, directory: Path, args: Sequence[str], env: Mapping[str, str], key_file: Path) -> None:
         self.key_file = key_file
@@ -28,7 +28,7 @@ class OperatorProcess:
                 [sys.executable, "-m", "openairun_operator", "run", *args],
                 cwd=directory,
                 env={
-                    "PATH": os.environ.get("PATH", os.defpath),
+                    **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
                     "HOME": str(directory),
                     "PYTHONUNBUFFERED": "1",
                     **env,

@@ -23,6 +23,7 @@ from openairun_operator.lifecycle.actions import (
     Create,
     Decision,
     Delete,
+    Disown,
     Fetch,
     Find,
     Note,
@@ -469,6 +470,9 @@ class World:
                 self._submit(rec, dies)
             case Store(rec, name, data, owned):
                 self._store(name, dict(data), owned)
+            case Disown(name):
+                self.config_maps[name] = (self.config_maps[name][0], False)
+                known.disowned = name
             case Delete():
                 self.delete()
             case Note(rec, hold):

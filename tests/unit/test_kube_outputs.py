@@ -258,3 +258,20 @@ async def test_passing_trouble_is_the_clusters_and_never_says_that_the_resource_
         await cluster.write()
     assert failed.value.status == status
     assert type(failed.value) is ClusterError
+
+
+async def test_disowned_it_stays_when_the_resource_goes_and_other_owners_keep_it(cluster: FakeCluster) -> None:
+    await cluster.write(owned=True)
+    other = {"apiVersion": "v1", "kind": "Pod", "name": "other", "uid": "1"}
+    assert cluster.there is not None
+    cluster.change(metadata={"ownerReferences": [*cluster.there["metadata"]["ownerReferences"], other]})
+    await outputs.disown(cast(Cluster, cluster), a_run(), "answer")
+    assert cluster.there["metadata"]["ownerReferences"] == [other]
+    writes = cluster.writes
+    await outputs.disown(cast(Cluster, cluster), a_run(), "answer")
+    assert cluster.writes == writes
+
+
+async def test_a_config_map_that_is_gone_needs_no_disowning(cluster: FakeCluster) -> None:
+    await outputs.disown(cast(Cluster, cluster), a_run(), "answer")
+    assert cluster.writes == 0

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from builders import BAD_KEY, BAD_REQUEST, NO_CREDENTIALS, START, World, seen
+from builders import BAD_KEY, BAD_REQUEST, NO_CREDENTIALS, START, World, record, seen
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.status import Condition, OpenAIRunStatus
@@ -93,3 +93,11 @@ def test_a_reason_of_another_version_stops_nothing() -> None:
     before = OpenAIRunStatus(conditions=[condition])
     after = before.model_copy(update={"runID": "resp_1", "api": "Responses"})
     assert events(before, after) == [Event("Normal", Reason.CREATED, "Run resp_1 was created over the Responses API")]
+
+
+def test_a_run_that_was_taken_up_is_not_said_to_be_created() -> None:
+    world = World({"runID": "resp_1"})
+    world.server.create(record(token="another's"))
+    world.until(lambda w: w.status.runID)
+    (event,) = events(OpenAIRunStatus(), world.status)
+    assert (event.reason, "taken up" in event.message) == ("Adopted", True)

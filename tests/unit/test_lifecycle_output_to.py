@@ -61,6 +61,17 @@ def test_with_a_ttl_the_answer_does_not_go_with_the_resource() -> None:
     assert world.config_maps["answer"][1] is False
 
 
+def test_a_ttl_that_comes_after_the_answer_was_stored_keeps_the_answer_too() -> None:
+    world = World(TO)
+    world.settle()
+    assert world.config_maps["answer"][1] is True
+    world.restart()
+    world.edit(ttlAfterFinished="0s")
+    world.settle()
+    assert world.body is None
+    assert world.config_maps["answer"] == ({"output": "hello"}, False)
+
+
 def test_a_failure_to_store_is_seen_and_tried_again_though_the_run_is_completed() -> None:
     world = World(TO)
     world.store_faults.extend([FORBIDDEN] * 3)

@@ -50,19 +50,39 @@ async def write(
         said = str(error)
         if error.status == 413 or (error.status == 422 and "[]: Too long" in said):
             raise _too_big(run, name, run_id, size) from error
-        if error.status == 403 and (missing := _NO_RIGHT.search(said)):
-            verb = missing[1]
-            message = (
-                f"The operator may not {verb} ConfigMaps in namespace {run.namespace}:"
-                f" {_GIVES.get(verb, _COMPONENT)} lets it. {_THEN}"
-            )
-            raise OutputFailedError(Reason.OUTPUT_NOT_ALLOWED, message) from error
-        if error.status == 403 or isinstance(error, RefusedError):
-            message = f"The API server does not take the answer: {said}"
-            raise OutputFailedError(Reason.OUTPUT_NOT_WRITTEN, message) from error
-        if isinstance(error, GoneError):  # the namespace; a GoneError would say that the resource has gone
-            raise ClusterError(f"write ConfigMap {name}", error.status, said) from error
-        raise
+        raise _meaning(error, run, name) from error
+
+
+async def disown(cluster: Cluster, run: Run, name: str) -> None:
+    """See to it that the run's ConfigMap `name` does not go with the resource. Raises as `write` does."""
+    try:
+        there = await cluster.read("ConfigMap", run.namespace, name)
+        metadata = there["metadata"]
+        owners = metadata.get("ownerReferences") or []
+        others = [each for each in owners if not _is_ours(each, run)]
+        if others != owners:
+            await cluster.replace_config_map({**there, "metadata": {**metadata, "ownerReferences": others}})
+    except GoneError:
+        return  # somebody deleted it, or took it away: there is nothing to keep
+    except ClusterError as error:
+        raise _meaning(error, run, name) from error
+
+
+def _meaning(error: ClusterError, run: Run, name: str) -> OutputFailedError | ClusterError:
+    """What a refusal means; passing trouble stays what it is."""
+    said = str(error)
+    if error.status == 403 and (missing := _NO_RIGHT.search(said)):
+        verb = missing[1]
+        message = (
+            f"The operator may not {verb} ConfigMaps in namespace {run.namespace}:"
+            f" {_GIVES.get(verb, _COMPONENT)} lets it. {_THEN}"
+        )
+        return OutputFailedError(Reason.OUTPUT_NOT_ALLOWED, message)
+    if error.status == 403 or isinstance(error, RefusedError):
+        return OutputFailedError(Reason.OUTPUT_NOT_WRITTEN, f"The API server does not take the answer: {said}")
+    if isinstance(error, GoneError):  # the namespace; a GoneError would say that the resource has gone
+        return ClusterError(f"write ConfigMap {name}", error.status, said)
+    return error
 
 
 def _too_big(run: Run, name: str, run_id: str, size: int) -> OutputFailedError:

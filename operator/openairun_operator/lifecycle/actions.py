@@ -87,6 +87,13 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Disown:
+    """See to it that the ConfigMap `name` stays when the resource goes."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Delete the resource itself, if it is still as it was seen."""
 
@@ -107,7 +114,9 @@ class Wait:
     until: datetime | None = None
 
 
-Action = Claim | Note | Fetch | Adopt | Create | Submit | Find | Observe | Cancel | Store | Delete | Release | Wait
+Action = (
+    Claim | Note | Fetch | Adopt | Create | Submit | Find | Observe | Cancel | Store | Disown | Delete | Release | Wait
+)
 
 
 @dataclass(frozen=True, slots=True)

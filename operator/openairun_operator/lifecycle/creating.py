@@ -18,7 +18,8 @@ from openairun_operator.lifecycle.run import Run
 
 UNKNOWN_CREATE = (
     "The create was sent at {sent} and got no answer{seen}, so a run may exist at OpenAI; this API cannot be searched"
-    " for it. Nothing more is created. To go on, change the definition, or create once more with: kubectl annotate"
+    " for it. Nothing more is created. To go on, write its id, if you find it, into spec.runID, or change"
+    " the definition, or create once more with: kubectl annotate"
     " -n {namespace} openairun {name} openairun.dev/create-again={hint} --overwrite"
 )
 

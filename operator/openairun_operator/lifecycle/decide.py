@@ -22,7 +22,7 @@ from openairun_operator.lifecycle import (
     withholding,
 )
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Action, Decision, Delete, Note, Release, Wait
+from openairun_operator.lifecycle.actions import Action, Decision, Delete, Disown, Note, Release, Wait
 from openairun_operator.lifecycle.conditions import Verdict, ended, retrying, stalled, waiting
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import Outcome
@@ -39,9 +39,9 @@ def decide(run: Run, facts: Facts) -> Decision:
         return decision
     if run.has_finalizer and (_finished(run) or (withholding.withheld(run) and _holds_nothing(run))):
         return Decision(decision.status, Release())
-    match expiry.next_step(run, decision.status, facts.now):
-        case Delete() as delete:
-            return Decision(decision.status, delete)
+    match expiry.next_step(run, decision.status, facts):
+        case Delete() | Disown() as action:
+            return Decision(decision.status, action)
         case Wait(moment) if moment:
             return Decision(decision.status, Wait(min(moment, decision.action.until or moment)))
     return decision

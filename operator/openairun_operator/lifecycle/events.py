@@ -27,7 +27,9 @@ def events(before: OpenAIRunStatus, after: OpenAIRunStatus) -> list[Event]:
     ready = after.condition("Ready")
     if ready is None:
         return out
-    if after.runID and after.runID != before.runID:
+    if after.runID and after.runID != before.runID and after.record and after.record.adopted:
+        out.append(Event("Normal", Reason.ADOPTED, f"Run {after.runID} was taken up over the {after.api} API"))
+    elif after.runID and after.runID != before.runID:
         out.append(Event("Normal", Reason.CREATED, f"Run {after.runID} was created over the {after.api} API"))
     if after.finishedAt and not before.finishedAt:
         out.append(Event("Normal" if ready.status == "True" else "Warning", Reason(ready.reason), ready.message))

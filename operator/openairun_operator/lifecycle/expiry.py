@@ -1,17 +1,16 @@
 """`spec.ttlAfterFinished`: a resource whose run is over deletes itself, but never what still has to be kept."""
 
-from datetime import datetime
-
 from openairun_operator.api import durations
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle import storing
-from openairun_operator.lifecycle.actions import Delete, Wait
+from openairun_operator.lifecycle.actions import Delete, Disown, Wait
+from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.run import Run
 
 
-def next_step(run: Run, status: OpenAIRunStatus, now: datetime) -> Delete | Wait | None:
+def next_step(run: Run, status: OpenAIRunStatus, facts: Facts) -> Delete | Disown | Wait | None:
     """Delete it, or wait until it is time. None: it stays."""
     if run.spec is None or run.spec.ttlAfterFinished is None or status.finishedAt is None:
         return None
@@ -21,9 +20,16 @@ def next_step(run: Run, status: OpenAIRunStatus, now: datetime) -> Delete | Wait
         moment = status.finishedAt + durations.parse(run.spec.ttlAfterFinished)
     except OverflowError:
         return None
-    if now < moment:
+    if facts.now < moment:
         return Wait(moment)
+    name = status.output.configMap if status.output else None
+    if name and facts.known.disowned != name:  # it was written before there was a TTL, perhaps
+        return Wait(facts.known.store_at) if _pausing(facts) else Disown(name)
     return Delete(f"Deleted {run.spec.ttlAfterFinished} after its run was finished, as spec.ttlAfterFinished asks")
+
+
+def _pausing(facts: Facts) -> bool:
+    return facts.known.store_at is not None and facts.now < facts.known.store_at
 
 
 def _unknown(status: OpenAIRunStatus) -> bool:

@@ -52,6 +52,8 @@ class Knowledge:
     """What references lead to: read for the next create or submission, and forgotten when that was sent."""
     stored: tuple[str, str] | None = None
     """The ConfigMap that the answer was written to, and its SHA-256."""
+    disowned: str | None = None
+    """The ConfigMap that does not go with the resource, as this process saw to."""
     store_failure: Failure | None = None
     store_failures: int = 0
     store_at: datetime | None = None
@@ -73,7 +75,7 @@ class Knowledge:
             self.observation = self.look_at = self.looked_at = self.ending_since = None
             self.found = self.missed_first = self.missed_last = None
             self.cancelled, self.gone, self.cancel_refused = False, 0, False
-            self.stored = self.store_failure = self.store_at = None
+            self.stored = self.disowned = self.store_failure = self.store_at = None
             self.store_failures = 0
 
     def turn_to_ending(self, decision: Decision, now: datetime) -> None:

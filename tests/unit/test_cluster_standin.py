@@ -424,9 +424,10 @@ async def test_a_deleted_namespace_is_emptied_a_moment_later() -> None:
         assert (await session.delete("/api/v1/namespaces/n")).status == 200
         assert (await session.delete(f"{maps}/a")).status == 200
         assert (await session.get("/api/v1/namespaces/n")).status == 200
-        async with asyncio.timeout(5):
-            while (await session.get("/api/v1/namespaces/n")).status != 404:
-                await asyncio.sleep(0.05)
+        async with asyncio.timeout(5), session.get("/api/v1/namespaces", params={"watch": "1"}) as watch:
+            seen: list[tuple[str, str]] = []
+            while ("DELETED", "n") not in seen:
+                seen += await events(watch, 1)
         assert (await session.get(f"{maps}/b")).status == 404
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,22 @@ def test_a_pipeline_is_red_on_a_time_out_and_on_a_failed_run(fails: str, tmp_pat
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=10)
     assert (done.returncode == 0) == (fails == "nothing")
     assert ("kubectl get" in done.stdout) == (fails == "nothing")
+
+
+def test_the_readmes_kustomization_sets_the_image_and_changes_nothing_else(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    section = README.split("\n## Install in a cluster\n", 1)[1]
+    (script,) = re.findall(r"^mkdir -p deploy/mine\n.*?^END\n", section, re.MULTILINE | re.DOTALL)
+    subprocess.run(["bash", "-ec", script], cwd=tmp_path, check=True, timeout=10)
+
+    def rendered(folder: str) -> str:
+        command = ["kubectl", "kustomize", f"deploy/{folder}"]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=30).stdout
+
+    image = re.search(r"^docker push (\S+)$", section, re.MULTILINE)
+    assert image
+    assert rendered("mine") == rendered("manifests").replace("image: openairun-operator:0.1.0", f"image: {image[1]}")
+    assert f"image: {image[1]}" in rendered("mine")
 
 
 def test_every_wait_says_how_long() -> None:

@@ -14,6 +14,7 @@ PYTEST_ARGS ?=
 
 venv: $(VENV)/.done
 $(VENV)/.done: requirements-dev.lock pyproject.toml
+	@echo "Setting up $(VENV), once: about a minute"
 	"$(PYTHON)" -m venv "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

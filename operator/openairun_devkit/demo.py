@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from openairun_devkit.cluster import StandInCluster
 from openairun_devkit.controlplane import die_with_parent, kill_group
 
 ROOT = Path(__file__).parents[2]
@@ -219,6 +218,8 @@ def started(log: Path, *command: str, env: Mapping[str, str] | None = None) -> I
 
 def run(directory: Path, *, keep: bool) -> None:
     """The whole show. What the programs write goes into `directory`."""
+    from openairun_devkit.cluster import StandInCluster  # slow to load: by now Ctrl-C is no traceback
+
     log, port_file = directory / "operator.log", directory / "port"
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(StandInCluster())
@@ -246,7 +247,8 @@ def run(directory: Path, *, keep: bool) -> None:
         except DemoError as error:
             raise DemoError(f"{error}\nThe end of the operator's log:\n{log.read_text()[-3000:]}") from error
         if keep:
-            say("\nAll goes on until Ctrl-C. In another terminal:")
+            say(f"\nThe operator's log: {log}")
+            say("All goes on until Ctrl-C. In another terminal:")
             say(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
             operator.wait()
             raise DemoError(f"the operator ended:\n{log.read_text()[-3000:]}")
@@ -293,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except DemoError as error:
         raise SystemExit(f"The demo failed: {error}") from None
     except KeyboardInterrupt:
-        say()
+        say("\nStopped.")
         # Who asked it to go on ends it that way; else the show was not over.
         raise SystemExit(0 if arguments.keep else 130) from None
     finally:

@@ -228,7 +228,7 @@ class Reconciler:
             return False
         entry.take(await self._cluster.write_status(before, difference))
         entry.settled = (said, entry.run.raw_status)
-        for event in ev.events(before.status, status):
+        for event in ev.events(before.status, status, cancel=before.spec is not None and before.spec.cancel):
             self._events.emit(entry.run, event)
         if status.finishedAt and not before.status.finishedAt and status.api and status.usage:
             self._metrics.used(status.api, status.usage)

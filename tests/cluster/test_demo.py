@@ -68,4 +68,16 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(kept: bool, tmp_path: Path
         wait_until(lambda: text in file.read_text() or process.poll() is not None, 60, text)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == (0 if kept else 130), file.read_text()
+    said = file.read_text()
+    assert said.splitlines()[-1] == "Stopped."
+    assert kept == bool(re.search(r"^The operator's log: .*/operator\.log$", said, re.MULTILINE))
+    assert nothing_is_left(tmp_path)
+
+
+def test_ctrl_c_while_the_demo_still_loads_shows_no_traceback(tmp_path: Path) -> None:
+    with demo(tmp_path) as (process, file):
+        wait_until(lambda: [*tmp_path.glob("openairun-demo-*")] or process.poll() is not None, 20, "its folder")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130, file.read_text()
+    assert file.read_text().splitlines() == ["", "Stopped."]
     assert nothing_is_left(tmp_path)

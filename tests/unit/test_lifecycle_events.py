@@ -9,6 +9,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.status import Condition, OpenAIRunStatus
 from openairun_operator.lifecycle.events import Event, events
 from openairun_operator.lifecycle.failure import Failure
+from openairun_operator.lifecycle.observation import Call
 
 DOWN = Failure(reason=Reason.UNREACHABLE, message="cannot be reached")
 
@@ -24,7 +25,8 @@ class Watched(World):
         before = self.status
         wrote = super()._show(status)
         if wrote:
-            self.events += [(event.type, event.reason) for event in events(before, status)]
+            cancel = bool(self.run.spec and self.run.spec.cancel)
+            self.events += [(event.type, event.reason) for event in events(before, status, cancel=cancel)]
         return wrote
 
 
@@ -82,22 +84,67 @@ def test_a_run_that_requires_action_says_so_once() -> None:
     assert world.events == [("Normal", "Created"), ("Normal", "ActionRequired")]
 
 
+@pytest.mark.parametrize("after", [0, 3, 10], ids=lambda seconds: f"after {seconds} s")
+def test_a_run_that_was_cancelled_as_the_user_wants_is_no_warning(after: int) -> None:
+    world = Watched()
+    world.server.takes = None
+    world.until(lambda w: not after or (w.status.createdAt and w.now >= w.status.createdAt + timedelta(seconds=after)))
+    world.edit(cancel=True)
+    world.settle()
+    assert world.events[-1] == ("Normal", "Cancelled")
+    assert {type_ for type_, _ in world.events} == {"Normal"}
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["that goes", "that waits for tool results"])
+def test_a_run_that_makes_way_for_another_is_no_warning(asks: bool) -> None:
+    world = Watched()
+    if asks:
+        world.server.asks.append((Call("call_1", "add", "{}"),))
+    else:
+        world.server.takes = None
+    world.until(lambda w: w.status.phase == ("RequiresAction" if asks else "InProgress"))
+    world.server.takes = timedelta(seconds=20)
+    world.edit(input="another")
+    world.settle()
+    assert [each for each in world.events if each != ("Normal", "ActionRequired")] == [
+        ("Normal", "Created"),
+        ("Normal", "Cancelled"),
+        ("Normal", "Created"),
+        ("Normal", "Completed"),
+    ]
+
+
+@pytest.mark.parametrize("status", ["cancelling", "cancelled"])
+def test_a_run_that_somebody_cancelled_at_openai_is_a_warning(status: str) -> None:
+    world = Watched()
+    world.server.takes = None
+    world.until(lambda w: w.status.phase == "InProgress")
+    if status == "cancelling":
+        world.server.cancel("resp_1")
+    else:
+        world.server.runs["resp_1"].end = "cancelled"
+    world.settle()
+    assert world.events == [("Normal", "Created"), ("Warning", "Cancelled")]
+
+
 def test_no_event_without_a_change() -> None:
     world = World()
     world.settle()
-    assert events(world.status, world.status) == []
+    assert events(world.status, world.status, cancel=False) == []
 
 
 def test_a_reason_of_another_version_stops_nothing() -> None:
     condition = Condition(type="Ready", status="False", reason="ReasonOfTheFuture", lastTransitionTime=START)
     before = OpenAIRunStatus(conditions=[condition])
     after = before.model_copy(update={"runID": "resp_1", "api": "Responses"})
-    assert events(before, after) == [Event("Normal", Reason.CREATED, "Run resp_1 was created over the Responses API")]
+    assert events(before, after, cancel=False) == [
+        Event("Normal", Reason.CREATED, "Run resp_1 was created over the Responses API")
+    ]
 
 
 def test_a_run_that_was_taken_up_is_not_said_to_be_created() -> None:
     world = World({"runID": "resp_1"})
     world.server.create(record(token="another's"))
     world.until(lambda w: w.status.runID)
-    (event,) = events(OpenAIRunStatus(), world.status)
+    (event,) = events(OpenAIRunStatus(), world.status, cancel=False)
     assert (event.reason, "taken up" in event.message) == ("Adopted", True)

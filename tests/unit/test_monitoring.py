@@ -114,6 +114,23 @@ def test_reasons_in_alerts_are_reasons_that_there_are() -> None:
             assert {Reason(reason) for reason in reasons.split("|")}
 
 
+def rows(heading: str) -> set[str]:
+    """What stands first in the rows of a table of docs/monitoring.md."""
+    section = (DEPLOY.parent / "docs/monitoring.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    found = re.findall(r"^\| `(\w+)` \|(.*)\|$", section, re.MULTILINE)
+    assert all(len(text.split()) > 5 for _, text in found)
+    return {name for name, _ in found}
+
+
+def test_every_metric_has_its_line_on_the_page() -> None:
+    assert rows("Metrics") == {name for name in samples(idle()) if not name.endswith("_created")}
+
+
+def test_every_alert_has_its_line_on_the_page() -> None:
+    rules: dict[str, Any] = yaml.safe_load((DEPLOY / "monitoring/rules.yaml").read_text())
+    assert rows("Alerts") == {rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]}
+
+
 def test_the_monitored_port_is_one_of_the_deployment() -> None:
     deployment = yaml.safe_load((DEPLOY / "manifests/deployment.yaml").read_text())
     monitor = yaml.safe_load((DEPLOY / "monitoring/podmonitor.yaml").read_text())

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from openairun_operator.api.reasons import Reason
-from openairun_operator.api.status import OpenAIRunStatus
+from openairun_operator.api.status import Condition, OpenAIRunStatus
+from openairun_operator.lifecycle import phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,17 @@ def _became_true(type_: str, before: OpenAIRunStatus, after: OpenAIRunStatus) ->
     return bool(new and new.status == "True" and not (old and old.status == "True"))
 
 
-def events(before: OpenAIRunStatus, after: OpenAIRunStatus) -> list[Event]:
-    """The events of the step from `before` to `after`."""
+def _ended_well(before: OpenAIRunStatus, after: OpenAIRunStatus, ready: Condition, *, cancel: bool) -> bool:
+    """Whether a run ended as its user wants: it completed, or was cancelled by `cancel` or to make way for another."""
+    if ready.reason != Reason.CANCELLED:
+        return ready.status == "True"
+    was = before.condition("Ready")
+    # Where OpenAI does not say that it is cancelled, the operator gave up a run that only waited.
+    return cancel or after.phase != phase.CANCELLED or (was is not None and was.reason == Reason.REPLACING)
+
+
+def events(before: OpenAIRunStatus, after: OpenAIRunStatus, *, cancel: bool) -> list[Event]:
+    """The events of the step from `before` to `after`; `cancel` is `spec.cancel`."""
     out: list[Event] = []
     ready = after.condition("Ready")
     if ready is None:
@@ -32,7 +42,8 @@ def events(before: OpenAIRunStatus, after: OpenAIRunStatus) -> list[Event]:
     elif after.runID and after.runID != before.runID:
         out.append(Event("Normal", Reason.CREATED, f"Run {after.runID} was created over the {after.api} API"))
     if after.finishedAt and not before.finishedAt:
-        out.append(Event("Normal" if ready.status == "True" else "Warning", Reason(ready.reason), ready.message))
+        well = _ended_well(before, after, ready, cancel=cancel)
+        out.append(Event("Normal" if well else "Warning", Reason(ready.reason), ready.message))
     elif _became_true("Stalled", before, after):
         out.append(Event("Warning", Reason(ready.reason), ready.message))
     elif _became_true("ActionRequired", before, after):

@@ -20,12 +20,13 @@ def _print_crd() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from openairun_operator import assembly  # loads kopf, kubernetes and openai, which `crd` need not wait for
     from openairun_operator.kube.cluster import ClusterError
+    from openairun_operator.leadership import LeaseLostError
 
     settings = config.settings(arguments)
     assembly.configure_logging(settings)
     try:
         asyncio.run(assembly.run(settings))
-    except (ClusterError, assembly.NotServedError) as error:
+    except (ClusterError, LeaseLostError, assembly.NotServedError) as error:
         raise SystemExit(f"openairun-operator: {error}") from None
 
 

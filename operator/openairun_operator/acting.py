@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, assert_never
 
@@ -93,6 +93,7 @@ class Actor:
         events: Events,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        may_act: Callable[[], bool],
     ) -> None:
         self._policy = policy
         self._cluster = cluster
@@ -100,12 +101,13 @@ class Actor:
         self._events = events
         self._metrics = metrics
         self._clock = clock
+        self._may_act = may_act
         self._sending: set[asyncio.Task[None]] = set()
 
     async def drain(self, limit: float) -> None:
-        """Wait for what was sent and creates: the ids must be written down. At most `limit` seconds."""
+        """Wait for claims and creates that were sent: what came of them is written down. At most `limit` seconds."""
         if self._sending:
-            logger.info("Waiting for %d creates that were sent", len(self._sending))
+            logger.info("Waiting for %d claims and creates that were sent", len(self._sending))
             await asyncio.wait(self._sending, timeout=limit)
 
     async def unclaim(self, entry: Entry) -> None:
@@ -130,7 +132,8 @@ class Actor:
         match action:
             case Claim(record, token):
                 entry.known.ledger.claim(token, keep=entry.known.token)
-                await self._claim(entry, record)
+                # Else a stopping operator could leave a claim that it does not know of, and that was never sent.
+                await self._in_a_task(entry, self._claim(entry, record))
             case Note(record, hold):
                 await self._note(entry, record, hold=hold)
             case Fetch(results):
@@ -182,7 +185,7 @@ class Actor:
 
     async def _create(self, entry: Entry, record: Record) -> None:
         run = entry.run
-        if run.digest != record.digest or run.deleted_at or withholding.withheld(run):
+        if run.digest != record.digest or run.deleted_at or withholding.withheld(run) or not self._may_act():
             return  # it changed while the status was written: decide again
         if entry.known.ledger.send(record.token):
             await self._in_a_task(entry, self._send(entry, record))
@@ -207,7 +210,9 @@ class Actor:
     async def _submit(self, entry: Entry, record: Record) -> None:
         run, known, turn = entry.run, entry.known, turns.pending(record)
         last = ending.seen(record, known)
-        if turn is None or last is None or run.deleted_at or submitting.digest(run, last.calls) != turn.digest:
+        if turn is None or last is None or run.deleted_at or not self._may_act():
+            return
+        if submitting.digest(run, last.calls) != turn.digest:
             return
         if known.ledger.send(turn.token):
             await self._in_a_task(entry, self._send_outputs(entry, record, turn.token, last))
@@ -231,9 +236,9 @@ class Actor:
         self._take_observation(entry, made, seen)
         await self._write_down(entry, made, seen.id)
 
-    async def _in_a_task(self, entry: Entry, sending: Any) -> None:
+    async def _in_a_task(self, entry: Entry, sending: Coroutine[Any, Any, None]) -> None:
         """Send in a task of its own, which a stopping operator waits for."""
-        task = asyncio.create_task(sending, name=f"create for {entry.run.key}")
+        task = asyncio.create_task(sending, name=f"claim or create for {entry.run.key}")
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
         await asyncio.shield(task)

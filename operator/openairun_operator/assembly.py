@@ -19,10 +19,12 @@ from openairun_operator.config import Settings
 from openairun_operator.kube.cluster import Cluster, ClusterError
 from openairun_operator.kube.credentials import OperatorKey
 from openairun_operator.kube.events import Events
+from openairun_operator.kube.lease import Lease
+from openairun_operator.leadership import leading
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.metrics import Metrics
-from openairun_operator.reconciler import Reconciler
+from openairun_operator.reconciler import Reconciler, always
 from openairun_operator.wires.build import wire
 from openairun_operator.wires.clients import Clients, Credentials
 from openairun_operator.wires.protocol import Wire
@@ -126,7 +128,9 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     )
     metrics = Metrics()
     metrics.watch_key(lambda: key.current)
-    reconciler = Reconciler(policy, cluster, OperatorWires(settings, key, clients), events, metrics)
+    lease = Lease(cluster, *settings.lease, settings.holder) if settings.lease else None
+    wires = OperatorWires(settings, key, clients)
+    reconciler = Reconciler(policy, cluster, wires, events, metrics, may_act=lease.held if lease else always)
     registry = kopf.OperatorRegistry()
     background = {
         "scheduler": reconciler.scheduler.run,
@@ -138,7 +142,9 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     handlers.register(registry, reconciler, background, drain, stop)
     where = ", ".join(settings.namespaces) or "all namespaces"
     logger.info("watching openairuns in %s; runs go to %s", where, settings.base_url)
-    async with _served(metrics, settings.metrics):
+    async with _served(metrics, settings.metrics), leading(lease, stop, settings.liveness) as ours:
+        if not ours:
+            return
         if settings.liveness:
             await _check_free(settings.liveness)
         await kopf.operator(

@@ -23,6 +23,8 @@ class Settings:
 
     holder: str
     namespaces: tuple[str, ...] = ()
+    lease: tuple[str, str] | None = None
+    """Namespace and name of the Lease without which this operator does nothing."""
     base_url: str = DEFAULT_BASE_URL
     api_key_file: Path | None = None
     api_key: str | None = None
@@ -40,6 +42,9 @@ class Settings:
         return f"Settings(holder={self.holder!r}, base_url={self.base_url!r})"  # the key stays out of it
 
 
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
 def _duration(text: str) -> timedelta:
     try:
         bare = re.fullmatch(r"[0-9]+(\.[0-9]+)?", text)
@@ -51,6 +56,13 @@ def _duration(text: str) -> timedelta:
     if value <= timedelta():
         raise argparse.ArgumentTypeError(f"{text!r} must be more than 0s")
     return value
+
+
+def _lease(text: str) -> tuple[str, str]:
+    namespace, _, name = text.partition("/")
+    if not (_NAME.fullmatch(namespace) and _NAME.fullmatch(name)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no Lease: write namespace/name, such as default/openairun")
+    return namespace, name
 
 
 def _url(text: str) -> str:
@@ -98,6 +110,12 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
         help="watch this namespace; repeatable (all)",
     )
     add(
+        "--lease",
+        type=_lease,
+        metavar="NAMESPACE/NAME",
+        help="act only while holding this Lease, so that several operators can run and one acts (none)",
+    )
+    add(
         "--base-url",
         type=_url,
         default=environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,
@@ -139,6 +157,7 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.
     return Settings(
         holder=f"{environment.get('POD_NAME') or socket.gethostname()}/{uuid.uuid4().hex[:8]}",
         namespaces=tuple(cast(Sequence[str], arguments.namespace)),
+        lease=arguments.lease,
         base_url=_url(arguments.base_url),
         api_key_file=arguments.api_key_file,
         api_key=None if arguments.api_key_file else environment.get("OPENAI_API_KEY"),

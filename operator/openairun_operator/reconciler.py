@@ -31,9 +31,16 @@ logger = logging.getLogger(__name__)
 _STEPS: Final = 30
 """Steps in a row for one resource before others get their turn."""
 _CONFLICT_PAUSE: Final = 1.0
+_STANDSTILL: Final = 1.0
+"""Seconds until it is tried again, while this process may not act."""
 _SWEEP: Final = 60.0
 _STUCK: Final = 60.0
 _CONCURRENCY: Final = 128
+
+
+def always() -> bool:
+    """Whether an operator may act that has no other beside it."""
+    return True
 
 
 def _now() -> datetime:
@@ -51,6 +58,7 @@ class Reconciler:
         events: Events,
         metrics: Metrics,
         clock: Callable[[], datetime] = _now,
+        may_act: Callable[[], bool] = always,
     ) -> None:
         self._policy = policy
         self._cluster = cluster
@@ -58,8 +66,9 @@ class Reconciler:
         self._events = events
         self._metrics = metrics
         self._clock = clock
+        self._may_act = may_act
         self._store = Store()
-        self._actor = Actor(policy, cluster, wires, events, metrics, clock)
+        self._actor = Actor(policy, cluster, wires, events, metrics, clock, may_act)
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
         metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
 
@@ -173,6 +182,8 @@ class Reconciler:
             entry = self._store.get(uid)
             if entry is None:
                 return None
+            if not self._may_act():
+                return _STANDSTILL
             try:
                 pause = await self._step(uid, entry)
             except ConflictError:

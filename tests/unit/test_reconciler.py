@@ -340,3 +340,55 @@ async def test_an_openai_that_is_away_does_not_fail_the_probe(world: World) -> N
     assert pause is not None
     assert pause >= 599
     assert world.reconciler.stuck() is None
+
+
+async def test_a_claim_whose_write_is_under_way_at_the_stop_is_let_go_once_it_is_there(world: World) -> None:
+    landed = asyncio.Event()
+    hold = world.api.hold
+
+    async def slow(run: Run, body: Body, record: str) -> Body:
+        there = await hold(run, body, record)
+        await landed.wait()
+        return there
+
+    world.api.hold = slow  # type: ignore[method-assign]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    working = asyncio.create_task(world.work())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    working.cancel()  # as the stop does
+    await asyncio.gather(working, return_exceptions=True)
+    asyncio.get_running_loop().call_soon(landed.set)
+    await world.reconciler.drain(5)
+    assert world.api.body
+    assert '"released"' in world.api.body["metadata"]["annotations"][RECORD_ANNOTATION]
+    assert world.wire.created == []
+
+
+async def test_without_the_right_to_act_nothing_is_done_until_it_is_there(world: World) -> None:
+    allowed = False
+    world.reconciler._may_act = lambda: allowed
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    assert await world.work() == 1.0
+    assert (world.api.writes, world.wire.created) == ([], [])
+    allowed = True
+    await world.work()
+    assert len(world.wire.created) == 1
+
+
+async def test_the_right_to_act_lost_between_claim_and_create_sends_nothing(world: World) -> None:
+    allowed = True
+    world.reconciler._actor._may_act = lambda: allowed
+    world.reconciler._may_act = lambda: allowed
+    write_status = world.api.write_status
+
+    async def lose(run: Run, difference: Body) -> Body:
+        nonlocal allowed
+        allowed = False
+        return await write_status(run, difference)
+
+    world.api.write_status = lose  # type: ignore[method-assign]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    assert world.api.writes == ["hold", "status"]
+    assert world.wire.created == []

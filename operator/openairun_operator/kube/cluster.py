@@ -23,6 +23,9 @@ Kind = Literal["ConfigMap", "Secret"]
 T = TypeVar("T")
 
 _TIMEOUT: Final = 15.0
+_SOON: Final[dict[str, Any]] = {"_request_timeout": 4.0}
+"""For a Lease: an answer that comes later is of no use."""
+_LEASES: Final = ("coordination.k8s.io", "v1")
 _MERGE: Final = "application/merge-patch+json"
 _JSON: Final = "application/json-patch+json"
 _COMPONENT: Final = "openairun-operator"
@@ -255,6 +258,25 @@ class Cluster:
         """Replace it, if it still has the resourceVersion of `body`. Raises ConflictError if it has not."""
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         return await self._core_object("PUT", f"replace ConfigMap {name}", "ConfigMap", namespace, name, body)
+
+    async def read_lease(self, namespace: str, name: str) -> Body:
+        """The Lease as it is now. Raises GoneError if there is none."""
+        request = self._objects.get_namespaced_custom_object(*_LEASES, namespace, "leases", name, **_SOON)
+        return cast(Body, await _answer(f"read Lease {namespace}/{name}", request))
+
+    async def create_lease(self, body: Body) -> Body:
+        """Create it. Raises ConflictError if there is one of its name."""
+        metadata = body["metadata"]
+        request = self._objects.create_namespaced_custom_object(
+            *_LEASES, metadata["namespace"], "leases", body, **_SOON
+        )
+        return cast(Body, await _answer(f"create Lease {metadata['namespace']}/{metadata['name']}", request))
+
+    async def replace_lease(self, body: Body) -> Body:
+        """Replace it, if it still has the resourceVersion of `body`. Raises ConflictError if it has not."""
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        request = self._objects.replace_namespaced_custom_object(*_LEASES, namespace, "leases", name, body, **_SOON)
+        return cast(Body, await _answer(f"renew Lease {namespace}/{name}", request))
 
     async def _core_object(
         self, method: str, what: str, kind: Kind, namespace: str, name: str | None = None, body: Body | None = None

@@ -17,6 +17,7 @@ from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle import (
     adopting,
     attempts,
+    creating,
     ending,
     polling,
     storing,
@@ -44,6 +45,7 @@ from openairun_operator.lifecycle.actions import (
     Submit,
     Wait,
 )
+from openairun_operator.lifecycle.decide import superseded
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, retry_delay
 from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
@@ -185,7 +187,7 @@ class Actor:
 
     async def _create(self, entry: Entry, record: Record) -> None:
         run = entry.run
-        if run.digest != record.digest or run.deleted_at or withholding.withheld(run) or not self._may_act():
+        if superseded(run, record) or run.deleted_at or withholding.withheld(run) or not self._may_act():
             return  # it changed while the status was written: decide again
         if entry.known.ledger.send(record.token):
             await self._in_a_task(entry, self._send(entry, record))
@@ -211,6 +213,8 @@ class Actor:
         run, known, turn = entry.run, entry.known, turns.pending(record)
         last = ending.seen(record, known)
         if turn is None or last is None or run.deleted_at or not self._may_act():
+            return
+        if superseded(run, record) or run.spec is None or run.spec.cancel:
             return
         if submitting.digest(run, last.calls) != turn.digest:
             return
@@ -350,7 +354,8 @@ class Actor:
             calls = seen.calls
         try:
             entry.known.contents = Contents(
-                digest=run.digest,
+                purpose=submitting.purpose(run, calls) if results else creating.purpose(run),
+                read_at=self._clock(),
                 # The input of a run that exists was sent with its create.
                 input=await references.read(self._cluster, run.namespace, spec.inputFrom)
                 if spec.inputFrom and not results
@@ -408,9 +413,7 @@ class Actor:
         run = entry.run
         deleting = run.deleted_at is not None or entry.vanished
         if orphan and deleting:
-            message = (
-                f"The resource is deleted, but its cancellation was not confirmed: {orphan} may still go at OpenAI"
-            )
+            message = f"The resource is deleted, and its end was not seen: {orphan} may still go at OpenAI"
             self._events.emit(run, ev.Event("Warning", Reason.ORPHANED, message))
             self._metrics.orphaned(run.record.api if run.record else run.api)
         elif deleting and entry.known.cancelled and run.record:

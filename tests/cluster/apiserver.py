@@ -98,7 +98,7 @@ def own_cluster(binaries: Binaries) -> Iterator[Cluster]:
     with ControlPlane(binaries) as control_plane:
         kubectl = Kubectl(control_plane.kubeconfig, program=shutil.which("kubectl") or binaries.kubectl or "kubectl")
         applied = [_apply_crds(kubectl), kubectl.run("apply", "--kustomize", str(DEPLOY / "manifests"))]
-        yield Cluster(kubectl, control_plane.version, "openairun-system", control_plane, applied)
+        yield Cluster(kubectl, control_plane.version, "openairun-system", control_plane, applied=applied)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A row for every argument and every attribute, on each wire that has it, through a cluster.
 
-The resources of one API server are applied together, once, and the rows read what came of them.
+The resources are applied together, and the rows read what came of them.
 """
 
 from __future__ import annotations
@@ -105,17 +105,6 @@ class Came:
     config_maps: dict[str, dict[str, str]]
 
 
-_CAME: dict[int, Came] = {}
-
-
-@pytest.fixture
-def came(cluster: Cluster, kubectl: Kubectl, operated: OpenAIControl) -> Came:
-    """The same for all rows on one API server."""
-    if id(cluster) not in _CAME:
-        _CAME[id(cluster)] = _let_them_run(cluster, kubectl, operated)
-    return _CAME[id(cluster)]
-
-
 def _let_them_run(cluster: Cluster, kubectl: Kubectl, openai: OpenAIControl) -> Came:
     for component in ("secrets", "outputs"):
         cluster.grant(str(kubectl.namespace), component)
@@ -191,17 +180,6 @@ def _at(body: Any, path: str) -> Any:
     for part in path.split("."):
         body = body[int(part)] if part.isdigit() else body[part]
     return body
-
-
-@pytest.mark.parametrize(
-    ("field", "resource", "path", "expected"), SENT, ids=[f"{field}-{name}-{path}" for field, name, path, _ in SENT]
-)
-def test_an_argument_reaches_openai(field: str, resource: str, path: str, expected: Any, came: Came) -> None:
-    assert _at(came.sent[resource], path) == expected
-
-
-def test_the_thread_is_the_path(came: Came) -> None:
-    assert came.status["assistant"]["threadID"] == "thread_every"
 
 
 Check = Callable[[Any], bool]
@@ -280,18 +258,26 @@ SHOWN: list[tuple[str, str, Check]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("field", "resource", "check"), SHOWN, ids=[f"{f}-{name}-{n}" for n, (f, name, _) in enumerate(SHOWN)]
-)
-def test_an_attribute_is_shown(field: str, resource: str, check: Check, came: Came) -> None:
-    assert check(came.status[resource][field]), came.status[resource][field]
-
-
-@pytest.mark.parametrize("wire", ["response", "assistant"])
-def test_the_whole_answer_and_its_json_stand_in_the_config_map(wire: str, came: Came) -> None:
-    data = came.config_maps[f"{wire}-answer"]
-    assert data.keys() == {"output", "output.json"}
-    assert data["output"] == came.status[wire]["output"]["text"]
+def test_every_argument_reaches_openai_and_every_attribute_is_shown(
+    cluster: Cluster, kubectl: Kubectl, operated: OpenAIControl
+) -> None:
+    came = _let_them_run(cluster, kubectl, operated)
+    wrong = [
+        f"{field} of {resource}: {path} is {_at(came.sent[resource], path)!r}"
+        for field, resource, path, expected in SENT
+        if _at(came.sent[resource], path) != expected
+    ]
+    wrong += [
+        f"{field} of {resource}: {came.status[resource].get(field)!r}"
+        for field, resource, check in SHOWN
+        if field not in came.status[resource] or not check(came.status[resource][field])
+    ]
+    assert wrong == []
+    assert came.status["assistant"]["threadID"] == "thread_every", "it is the path"
+    for wire in ("response", "assistant"):
+        data = came.config_maps[f"{wire}-answer"]
+        assert data.keys() == {"output", "output.json"}
+        assert data["output"] == came.status[wire]["output"]["text"]
 
 
 def test_what_has_a_row_elsewhere() -> None:

@@ -13,6 +13,7 @@ from runs import BOTH, RESPONSE, Resource
 from waiting import wait_until
 
 from openairun_devkit.kubectl import Kubectl
+from openairun_operator.api.spec import DEFINING, OpenAIRunSpec
 
 pytestmark = pytest.mark.cluster
 
@@ -238,61 +239,71 @@ def test_a_busy_conversation_or_thread_is_waited_for(
 # --- nothing is replaced that should not be
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"metadata": {"team": "b"}},
-        {"timeout": "1h"},
-        {"pollingInterval": "2s"},
-        {"waitForCompletion": False},
-        {"deletionPolicy": "Orphan"},
-        {"suspend": True},
-        {"runID": "resp_other"},
-        {"streamForTool": True},
-        {"outputTo": {"configMap": "x"}},
-        {"ttlAfterFinished": "1h"},
-        {"onUnknownCreate": "CreateAgain"},
-        {"toolOutputs": [{"toolCallID": "call_x", "output": ""}]},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_treatment_field_makes_no_new_run(change: dict[str, Any], kubectl: Kubectl, operated: OpenAIControl) -> None:
-    resource = Resource.apply(kubectl, "going", RESPONSE, script="never").wait_phase("InProgress")
-    patch(resource, **change)
-    wait_until(lambda: resource.status["observedGeneration"] == 2, 30, "the change to be seen")
-    assert len(operated.runs()) == 1
-    assert operated.runs()[0]["cancel_calls"] == 0
+TREATMENT: list[dict[str, Any]] = [
+    {"metadata": {"team": "b", "standin": "never"}},
+    {"timeout": "1h"},
+    {"pollingInterval": "2s"},
+    {"waitForCompletion": False},
+    {"deletionPolicy": "Orphan"},
+    {"suspend": True},
+    {"suspend": False},
+    {"runID": "resp_other"},
+    {"runID": None},
+    {"streamForTool": True},
+    {"outputTo": {"configMap": "x"}},
+    {"ttlAfterFinished": "1h"},
+    {"onUnknownCreate": "CreateAgain"},
+    {"toolOutputs": [{"toolCallID": "call_x", "output": ""}]},
+    {"timeout": None, "completionWindow": 600},
+]
+DEFINITION: list[dict[str, Any]] = [
+    {"input": "Another question"},
+    {"input": None, "inputFrom": {"configMapKeyRef": {"name": "question", "key": "text"}}},
+    {"model": "gpt-5"},
+    {"instructions": "x"},
+    {"additionalInstructions": "x"},
+    {"additionalMessages": [{"role": "user", "content": "x"}]},
+    {"tools": [{"type": "web_search"}]},
+    {"toolChoice": {"type": "none"}},
+    {"parallelToolCalls": True},
+    {"responseFormat": {"type": "json_object"}},
+    {"reasoningEffort": "high"},
+    {"temperature": 1},
+    {"topP": 1},
+    {"maxTokens": 1000},
+    {"truncation": {"type": "disabled"}},
+    {"previousResponseID": "resp_new"},
+    {"previousResponseID": None, "conversationID": "conv_new"},
+    {"input": None, "inputFrom": None, "conversationID": None, "truncation": None, "assistantID": "asst_1",
+     "threadID": "thread_1"},
+    {"maxPromptTokens": 1000},
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"input": "Another question"},
-        {"model": "gpt-5"},
-        {"instructions": "x"},
-        {"additionalInstructions": "x"},
-        {"additionalMessages": [{"role": "user", "content": "x"}]},
-        {"tools": [{"type": "web_search"}]},
-        {"toolChoice": {"type": "none"}},
-        {"parallelToolCalls": True},
-        {"responseFormat": {"type": "json_object"}},
-        {"reasoningEffort": "high"},
-        {"temperature": 1},
-        {"topP": 1},
-        {"maxTokens": 1000},
-        {"truncation": {"type": "disabled"}},
-        {"conversationID": "conv_new"},
-        {"previousResponseID": "resp_new"},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_defining_field_makes_a_new_run(change: dict[str, Any], kubectl: Kubectl, operated: OpenAIControl) -> None:
+def test_no_treatment_field_makes_a_new_run(kubectl: Kubectl, operated: OpenAIControl) -> None:
     resource = Resource.apply(kubectl, "going", RESPONSE, script="never").wait_phase("InProgress")
-    old = resource.status["runID"]
-    if "previousResponseID" in change:
-        change = {"previousResponseID": old}
-    patch(resource, **change)
-    wait_until(lambda: resource.status.get("runID") not in (None, old), 30, "another run")
-    assert [past["runID"] for past in resource.status["history"]] == [old]
-    ended, goes = operated.runs()
-    assert (ended["status"], ended["cancel_calls"], goes["cancel_calls"]) == ("cancelled", 1, 0)
+    for change in TREATMENT:
+        patch(resource, **change)
+        generation = resource.body["metadata"]["generation"]
+        wait_until(lambda g=generation: resource.status["observedGeneration"] == g, 30, f"{change} to be seen")
+        (at_openai,) = operated.runs()
+        assert at_openai["cancel_calls"] == 0, change
+    assert {field for change in TREATMENT for field in change} | {"cancel"} == set(OpenAIRunSpec.model_fields) - set(
+        DEFINING
+    )
+
+
+def test_each_defining_field_makes_a_new_run(kubectl: Kubectl, operated: OpenAIControl) -> None:
+    kubectl.run("create", "configmap", "question", "--from-literal=text=Why?")
+    resource = Resource.apply(kubectl, "going", RESPONSE, script="never").wait_phase("InProgress")
+    for change in DEFINITION:
+        old = resource.status["runID"]
+        patch(resource, **change)
+        wait_until(lambda o=old: resource.status.get("runID") not in (None, o), 30, f"another run for {change}")
+        assert resource.status["history"][0]["runID"] == old
+    *ended, goes = operated.runs()
+    assert len(ended) == len(DEFINITION), "one run for each"
+    assert {each["status"] for each in ended} == {"cancelled"}
+    assert goes["cancel_calls"] == 0
+    assert {field for change in DEFINITION for field in change} == set(DEFINING)
+    kubectl.run("delete", "configmap", "question")

@@ -13,7 +13,18 @@ from openairun_operator.api.names import CREATE_AGAIN_ANNOTATION, FINALIZER, REC
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import adopting, attempts, digest, ending, phase, polling, storing, submitting, turns
+from openairun_operator.lifecycle import (
+    adopting,
+    attempts,
+    creating,
+    digest,
+    ending,
+    phase,
+    polling,
+    storing,
+    submitting,
+    turns,
+)
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import (
     Action,
@@ -553,7 +564,8 @@ class World:
                 return
         self.reads += 1
         self.known.contents = Contents(
-            digest=run.digest,
+            purpose=submitting.purpose(run, calls) if results else creating.purpose(run),
+            read_at=self.now,
             input="read" if run.spec.inputFrom else None,
             results={output.toolCallID: "read" for output in submitting.needed(run, calls)},
         )

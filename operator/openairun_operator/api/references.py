@@ -14,7 +14,7 @@ ObjectName = Annotated[
         max_length=253,
         json_schema_extra=rules(
             rule(
-                "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+                r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
                 "write the name of an object in this namespace, such as my-text: lower case letters, digits, - and .",
             )
         ),

@@ -132,6 +132,7 @@ class OpenAIRunSpec(Model):
     additionalMessages: Annotated[
         list[Message] | None,
         Field(
+            min_length=1,
             max_length=32,
             description="Messages that are put before the model: after those of the thread, or before the input.",
             json_schema_extra=ATOMIC,

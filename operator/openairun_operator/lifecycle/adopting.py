@@ -1,8 +1,11 @@
 """Taking up a run that exists: `spec.runID`. It is looked at first, so that a wrong id becomes no record."""
 
+from dataclasses import replace
+
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.lifecycle import status as st
+from openairun_operator.lifecycle import withholding
 from openairun_operator.lifecycle.actions import Adopt, Decision, Note, Wait
 from openairun_operator.lifecycle.attempts import created, new_record
 from openairun_operator.lifecycle.conditions import Verdict, retrying, stalled, waiting
@@ -22,8 +25,13 @@ def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) ->
     obstacle = facts.blocked or (known.failure if known.pausing(now) else None)
     if obstacle is None:
         return Decision(run.status, Adopt(RunRef(run.api, run_id, run.spec.threadID if run.spec else None)))
+    if obstacle.reason is Reason.RUN_NOT_FOUND and unknown is None and run.spec and run.spec.cancel:
+        noted = run.record if run.record and run.record.state == "cancelled" else None
+        return withholding.cancelled(run, noted, facts) if noted else withholding.cancel(run, facts)
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
     verdict = _not_seen(run_id, obstacle)
+    if unknown is not None:
+        verdict = replace(verdict, outcome_unknown=True)
     until = known.retry_at if known.pausing(now) else None
     return Decision(st.say(run.status, run, verdict, now, **fields), Wait(until))
 

@@ -55,8 +55,12 @@ def references(run: Run) -> bool:
 
 def unread(run: Run, facts: Facts) -> bool:
     """Whether what the definition refers to is still to be read."""
-    contents = facts.known.contents
-    return references(run) and (contents is None or contents.digest != run.digest)
+    return references(run) and facts.known.read_for(purpose(run), facts.now) is None
+
+
+def purpose(run: Run) -> str:
+    """What the contents are read for, when the run is created."""
+    return f"create {run.digest}"
 
 
 def start_beside_unknown(run: Run, record: Record, facts: Facts) -> Decision:

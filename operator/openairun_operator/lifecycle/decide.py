@@ -4,7 +4,6 @@ It is called after every event, every look and every action, and asks nothing of
 diff, no cause, no step counter. It is safe to call at any moment and after any crash.
 """
 
-from openairun_operator.api import durations
 from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
@@ -51,7 +50,8 @@ def _decide(run: Run, facts: Facts) -> Decision:
     record = run.record
     if run.spec is None and not (record and record.state == "created"):
         verdict = stalled(Reason.INVALID_SPEC, f"This operator cannot read the spec: {run.spec_error}")
-        return Decision(st.say(run.status, run, verdict, facts.now), Wait())
+        phase_ = run.status.phase or phase.PENDING
+        return Decision(st.say(run.status, run, verdict, facts.now, phase=phase_), Wait())
     if run.record_garbled:
         return creating.garbled(run, facts)
     if record is None or record.state == "released":
@@ -60,6 +60,8 @@ def _decide(run: Run, facts: Facts) -> Decision:
         return following.follow(run, record, facts)
     if not digest.known(record.digest):
         return Decision(run.status, Note(record.model_copy(update={"digest": run.digest})))
+    if _archived(run, record):  # its run was over when suspend held the next one back
+        return creating.start(run, facts)
     if superseded(run, record):
         if run.spec.runID and record.state == "created":  # under runID nothing is ever created
             noted = {"digest": run.digest, "createAgain": run.create_again or record.createAgain}
@@ -153,15 +155,14 @@ def _delete(run: Run, facts: Facts) -> Decision:
     if record is None or _holds_nothing(run):
         return Decision(status, Release())
     if run.spec and run.spec.deletionPolicy == "Orphan":
-        return Decision(status, Release())
+        return Decision(status, Release(_unaccounted(record, facts)))
     if record.state == "claimed":
         step = _resolve(run, record, facts)
-        orphan = f"a run with {record.token} in its metadata, if its create of {record.submittedAt} took effect"
+        orphan = _unaccounted(record, facts)
     else:
         step = ending.end(record, facts)
-        orphan = f"run {record.followed}" + (f" on thread {record.thread}" if record.thread else "")
-        if turns.unknown(record, facts):
-            orphan = f"a response that follows {orphan}, if its create of {turns.pending(record)} took effect"
+        on = f" on thread {record.thread}" if record.thread else ""
+        orphan = _unaccounted(record, facts) or f"run {record.followed}{on}"
     match step:
         case ending.Over():
             return Decision(status, Release())
@@ -171,6 +172,24 @@ def _delete(run: Run, facts: Facts) -> Decision:
     if failure and facts.known.failures > 1:
         status = st.say(status, run, retrying(failure.reason, f"Deleting: cannot cancel. {failure.message}"), facts.now)
     return Decision(status, step, ending=True)
+
+
+def _unaccounted(record: Record, facts: Facts) -> str | None:
+    """What may go at OpenAI under an id that nobody knows, for a person to read."""
+    if turn := turns.pending(record):
+        sent = f"{turn.submittedAt:%Y-%m-%dT%H:%M:%SZ}"
+        follows = f"a response that follows run {record.followed}, if the tool outputs sent at {sent} arrived"
+        return follows if turns.unknown(record, facts) else None
+    if record.state != "claimed":
+        return None
+    match facts.known.ledger.get(record.token):
+        case Claimed():
+            return None
+        case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
+            return None
+        case Answered(observation):
+            return f"run {observation.id}"
+    return f"a run with {record.token} in its metadata, if its create of {record.submittedAt} took effect"
 
 
 def _replace(run: Run, record: Record, facts: Facts) -> Decision:
@@ -194,9 +213,7 @@ def _replace(run: Run, record: Record, facts: Facts) -> Decision:
         case ending.Over():
             return Decision(st.say(status, run, _last_word(status, record, facts), facts.now), Wait())
         case ending.Orphaned():
-            limit = durations.show(facts.policy.orphan_limit)
-            verdict = ended(Reason.ORPHANED, f"Run {record.id} was not seen to end within {limit}: it may still go")
-            return Decision(st.say(status, run, verdict, facts.now), Wait())
+            return Decision(st.say(status, run, following.orphaned(record, facts), facts.now), Wait())
     verdict = waiting(Reason.REPLACING, f"The definition changed: cancelling run {record.id}")
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)
 

@@ -34,7 +34,9 @@ def _pausing(facts: Facts) -> bool:
 
 def _unknown(status: OpenAIRunStatus) -> bool:
     """Whether a run may exist that only this resource tells of."""
+    doubtful = (Reason.CREATE_OUTCOME_UNKNOWN, Reason.ORPHANED)
     condition = status.condition("CreateOutcomeUnknown")
     unknown = condition is not None and condition.status == "True"
-    doubtful = (Reason.CREATE_OUTCOME_UNKNOWN, Reason.ORPHANED)
+    ready = status.condition("Ready")
+    unknown = unknown or (ready is not None and ready.reason in doubtful)
     return unknown or any(past.reason in doubtful for past in status.history or ())

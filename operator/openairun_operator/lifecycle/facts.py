@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from openairun_operator.api.record import API
 from openairun_operator.lifecycle.actions import Decision, Observe, Wait
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.ledger import Ledger
 from openairun_operator.lifecycle.observation import Contents, RunObservation
+
+_FRESH: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,12 @@ class Knowledge:
             self.ending_since = self.ending_since or now
         elif isinstance(decision.action, Observe | Wait):
             self.ending_since, self.cancelled, self.cancel_refused = None, False, False
+
+    def read_for(self, purpose: str, now: datetime) -> Contents | None:
+        """The contents that were read for `purpose`, just now: what stands elsewhere may have changed since."""
+        contents = self.contents
+        fresh = contents is not None and contents.purpose == purpose and now - contents.read_at < _FRESH
+        return contents if fresh else None
 
     def pausing(self, now: datetime) -> bool:
         """Whether the last failure still holds the next call back."""

@@ -116,6 +116,15 @@ def _look(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime 
     return Decision(said, Wait(min(known.look_at, deadline) if deadline else known.look_at))
 
 
+def orphaned(record: Record, facts: Facts) -> Verdict:
+    """The run was to end, and nobody saw it end."""
+    if turns.unknown(record, facts):
+        words = f"Run {record.id}: a submission of its tool outputs got no answer, so a response may still go"
+        return replace(ended(Reason.ORPHANED, words), outcome_unknown=True)
+    limit = durations.show(facts.policy.orphan_limit)
+    return ended(Reason.ORPHANED, f"Run {record.id} was not seen to end within {limit}: it may still go")
+
+
 def _cancel(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Decision:
     """spec.cancel is set."""
     step = ending.end(record, facts)
@@ -126,9 +135,7 @@ def _cancel(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> 
             fields = {"phase": phase.CANCELLED, "cancelledAt": moment, "requiredAction": None}
             return Decision(st.say(status, run, verdict, facts.now, **fields), Wait())
         case ending.Orphaned():
-            limit = durations.show(facts.policy.orphan_limit)
-            verdict = ended(Reason.ORPHANED, f"Run {record.id} was not seen to end within {limit}: it may still go")
-            return Decision(st.say(status, run, verdict, facts.now), Wait())
+            return Decision(st.say(status, run, orphaned(record, facts), facts.now), Wait())
     failure = facts.known.failure
     if failure and facts.known.failures > _QUIET_FAILURES:
         verdict = retrying(failure.reason, f"spec.cancel is set: cannot cancel. {failure.message}", wait=_wait(run))
@@ -158,7 +165,8 @@ def _at_deadline(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts
     text = _deadline_text(status)
     step = ending.end(record, facts)
     if isinstance(step, ending.Over):
-        return Decision(st.say(status, run, ended(Reason.DEADLINE_EXCEEDED, text), facts.now), Wait())
+        over = ended(Reason.DEADLINE_EXCEEDED, text)
+        return Decision(st.say(status, run, over, facts.now, requiredAction=None), Wait())
     if isinstance(step, ending.Orphaned):
         limit = durations.show(facts.policy.orphan_limit)
         unknown = turns.unknown(record, facts)

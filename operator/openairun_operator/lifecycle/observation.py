@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from openairun_operator.api.record import API, Usage
@@ -84,9 +85,10 @@ class RunRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What references in the spec lead to, read once. `digest` is that of the definition it was read for."""
+    """What references in the spec lead to, read once for one create or submission: `purpose` says which."""
 
-    digest: str
+    purpose: str
+    read_at: datetime
     input: str | None = field(default=None, repr=False)
     authorizations: Mapping[KeyRef, str] = field(default_factory=dict[KeyRef, str], repr=False)
     results: Mapping[str, str] | None = field(default=None, repr=False)

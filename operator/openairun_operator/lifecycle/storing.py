@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from openairun_operator.api.reasons import Reason
@@ -19,6 +19,7 @@ from openairun_operator.lifecycle.run import Run
 
 TEXT_KEY: Final = "output"
 JSON_KEY: Final = "output.json"
+_AGAIN: Final = timedelta(minutes=1)
 
 
 def wanted(run: Run, status: OpenAIRunStatus) -> str | None:
@@ -34,7 +35,8 @@ def data(run: Run, answer: str) -> dict[str, str]:
     out = {TEXT_KEY: answer}
     if run.spec and run.spec.responseFormat and run.spec.responseFormat.structured:
         with contextlib.suppress(ValueError, RecursionError):  # what is no JSON stands in the text alone
-            out[JSON_KEY] = json.dumps(json.loads(answer), ensure_ascii=False, indent=2) + "\n"
+            pretty = json.dumps(json.loads(answer), ensure_ascii=False, allow_nan=False, indent=2)
+            out[JSON_KEY] = text.clean(pretty) + "\n"  # escapes may have stood for what no text may hold
     return out
 
 
@@ -77,7 +79,7 @@ def again(run: Run, status: OpenAIRunStatus, record: Record, facts: Facts) -> da
     if wanted(run, status) is None or lost(record, status, facts):
         return None
     moments = [m for m in (known.store_at, known.retry_at, known.look_at) if m and m > facts.now]
-    return max(moments, default=None)
+    return max(moments, default=facts.now + _AGAIN)  # never for good: an answer is not kept for long at OpenAI
 
 
 def with_stored(run: Run, status: OpenAIRunStatus, facts: Facts) -> OpenAIRunStatus:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record, Turn
@@ -11,7 +11,7 @@ from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.api.tools import ToolOutput
 from openairun_operator.lifecycle import creating, ending, phase, text, turns
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Claim, Decision, Fetch, Note, Submit, Wait
+from openairun_operator.lifecycle.actions import Claim, Decision, Fetch, Note, Observe, Submit, Wait
 from openairun_operator.lifecycle.conditions import Verdict, going, retrying, stalled
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import Failure, Outcome
@@ -91,6 +91,9 @@ def step(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime |
     given = outputs(run)
     if not all(call.id in given and fits(call, given[call.id]) for call in seen.calls):
         return None
+    due = not seen.at_rest and known.look_at is not None and facts.now >= known.look_at
+    if due and not known.pausing(facts.now) and facts.blocked is None:
+        return Decision(run.status, Observe(record))  # it may end meanwhile
     ids, mark = [call.id for call in seen.calls], digest(run, seen.calls)
     last = record.turn
     if last and last.state == "refused" and (last.digest, last.calls) == (mark, ids):
@@ -104,16 +107,32 @@ def step(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime |
         return _held_up(run, status, obstacle, deadline, facts)
     if _unread(run, seen.calls, facts):
         return Decision(run.status, Fetch(results=True))
-    made = Turn(token=facts.new_token, state="claimed", digest=mark, calls=ids, submittedAt=facts.now)
+    again = last.again if last and last.calls == ids else None
+    made = Turn(
+        token=facts.new_token,
+        state="claimed",
+        digest=mark,
+        calls=ids,
+        submittedAt=_moment(record, facts),
+        again=again,
+    )
     return Decision(run.status, Claim(record.model_copy(update={"turn": made}), made.token))
 
 
+def _moment(record: Record, facts: Facts) -> datetime:
+    """Now; but later than the turn before, whatever the clock of the operator before said."""
+    return max(facts.now, record.turn.submittedAt + timedelta(microseconds=1)) if record.turn else facts.now
+
+
 def _unread(run: Run, calls: tuple[Call, ...], facts: Facts) -> bool:
-    contents = facts.known.contents
-    if creating.references(run) and (contents is None or contents.digest != run.digest):
-        return True
-    wanted = {output.toolCallID for output in needed(run, calls)}
-    return not wanted <= ((contents.results if contents else None) or {}).keys()
+    if not creating.references(run) and not needed(run, calls):
+        return False
+    return facts.known.read_for(purpose(run, calls), facts.now) is None
+
+
+def purpose(run: Run, calls: tuple[Call, ...]) -> str:
+    """What the contents are read for, when the answers to `calls` are submitted."""
+    return f"submit {run.digest} {digest(run, calls)}"
 
 
 def _refused(message: str, run: Run) -> Verdict:
@@ -127,7 +146,10 @@ def _wait_for(run: Run) -> bool:
 def _wait(
     run: Run, status: OpenAIRunStatus, verdict: Verdict, deadline: datetime | None, facts: Facts, *more: datetime | None
 ) -> Decision:
-    moments = [moment for moment in (deadline, *more) if moment and moment > facts.now]
+    record = run.record
+    seen = ending.seen(record, facts.known) if record else None
+    look = facts.known.look_at if seen and not seen.at_rest else None
+    moments = [moment for moment in (deadline, look, *more) if moment and moment > facts.now]
     return Decision(st.say(status, run, verdict, facts.now), Wait(min(moments, default=None)))
 
 
@@ -155,10 +177,12 @@ def _claimed(
     return _unknown(run, record, turn, status, deadline, facts)
 
 
-def _send(run: Run, record: Record, turn: Turn, status: OpenAIRunStatus, facts: Facts) -> Decision:
+def _send(run: Run, record: Record, turn: Turn, status: OpenAIRunStatus, facts: Facts) -> Decision | None:
     seen = ending.seen(record, facts.known)
-    still = seen is not None and [call.id for call in seen.calls] == turn.calls
-    if seen is None or not still or digest(run, seen.calls) != turn.digest:
+    if seen is None:
+        return None  # after a restart: the next look tells what it asks for
+    still = [call.id for call in seen.calls] == turn.calls
+    if not still or digest(run, seen.calls) != turn.digest:
         return Decision(run.status, Note(turns.became(record, "released")))  # the answers changed meanwhile
     if not (run.record_annotated and run.has_finalizer):
         return Decision(run.status, Note(record, hold=True))
@@ -186,7 +210,8 @@ def _unknown(
 ) -> Decision:
     again = run.spec is not None and run.spec.onUnknownCreate == "CreateAgain"
     if again and not turn.again:  # once, not without end
-        made = turn.model_copy(update={"token": facts.new_token, "submittedAt": facts.now, "again": True})
+        update = {"token": facts.new_token, "submittedAt": _moment(record, facts), "again": True}
+        made = turn.model_copy(update=update)
         return Decision(run.status, Claim(record.model_copy(update={"turn": made}), made.token))
     last = turns.entry(turn, facts)
     message = _UNKNOWN.format(

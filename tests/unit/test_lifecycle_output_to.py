@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from builders import NOT_FOUND, RESPONSES, World
+from builders import NO_CREDENTIALS, NOT_FOUND, RESPONSES, World
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.lifecycle.actions import Store
@@ -157,5 +157,41 @@ def test_an_openai_that_is_away_does_not_lose_the_answer() -> None:
     world.until(lambda w: w.status.finishedAt)
     world.restart()
     world.server.faults.extend([NOT_FOUND])
+    world.settle()
+    assert world.config_maps["answer"][0]["output"] == LONG
+
+
+@pytest.mark.parametrize(
+    ("answer", "written"),
+    [
+        pytest.param('{"a": "cut \\ud83d"}', '{\n  "a": "cut "\n}\n', id="half a character"),
+        pytest.param('{"a": 1e999}', None, id="no number of JSON"),
+        pytest.param("[" * 100_000, None, id="deeper than can be read"),
+    ],
+)
+def test_an_odd_answer_holds_up_nothing(answer: str, written: str | None) -> None:
+    world = World(TO | {"responseFormat": {"type": "json_object"}})
+    world.server.answer = answer
+    world.settle()
+    data, _ = world.config_maps["answer"]
+    assert data["output"] == answer
+    assert data.get("output.json") == written
+    for text in data.values():
+        text.encode()
+
+
+def test_a_long_answer_that_is_not_stored_is_not_forgotten_while_there_is_no_key() -> None:
+    world = World(TO)
+    world.server.answer = LONG
+    world.store_faults.append(FORBIDDEN)
+    world.until(lambda w: w.status.finishedAt)
+    world.restart()
+    world.blocked = NO_CREDENTIALS
+    for _ in range(3):
+        outcome = world.step()
+        assert outcome is not False, "it would be at rest"
+        if not isinstance(outcome, bool):
+            world.now = outcome
+    world.blocked = None
     world.settle()
     assert world.config_maps["answer"][0]["output"] == LONG

@@ -8,7 +8,7 @@ from builders import ASSISTANTS, BAD_KEY, BAD_REQUEST, NO_ANSWER, RATE_LIMITED, 
 
 from openairun_operator.api.record import Turn, Usage
 from openairun_operator.lifecycle import turns
-from openairun_operator.lifecycle.actions import Submit
+from openairun_operator.lifecycle.actions import Create, Submit
 from openairun_operator.lifecycle.observation import Call
 from openairun_operator.lifecycle.run import parse
 
@@ -321,3 +321,118 @@ def test_a_restart_at_any_step_never_submits_twice(spec: dict[str, Any], point: 
         told = {"Completed"} | ({"DeadlineExceeded", "CreateOutcomeUnknown"} if spec == RESPONSES else set())
         assert world.reason() in told, (step, point, world.reason())
         assert world.reason() == "CreateOutcomeUnknown" or not world.server.going(), "nobody follows it"
+
+
+# --- what trying to break it found
+
+
+def test_create_again_beside_tool_outputs_reads_the_input_anew() -> None:
+    source = {"configMapKeyRef": {"name": "texts", "key": "q"}}
+    world = World({"inputFrom": source, "model": "m"})
+    world.texts.add(("texts", "q"))
+    world.server.asks.append((ADD, MUL))
+    world.until(lambda w: w.status.phase == "RequiresAction")
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.known.contents is not None)
+    world.create_again("1")
+    world.until(lambda w: isinstance(w.decide().action, Create))
+    contents = world.known.contents
+    assert contents
+    assert contents.input == "read", "read for the submission it was not"
+
+
+def test_an_output_whose_reference_changes_is_read_anew() -> None:
+    world = asking(RESPONSES, ADD)
+    world.texts.update({("texts", "a"), ("texts", "b")})
+
+    def output(key: str) -> list[dict[str, Any]]:
+        return [{"toolCallID": "call_1", "outputFrom": {"configMapKeyRef": {"name": "texts", "key": key}}}]
+
+    world.edit(toolOutputs=output("a"))
+    world.until(lambda w: w.reads == 1)
+    world.edit(toolOutputs=output("b"))
+    world.settle()
+    assert (world.status.phase, world.reads) == ("Completed", 2)
+
+
+def test_what_was_read_long_ago_is_read_anew() -> None:
+    world = World({"inputFrom": {"configMapKeyRef": {"name": "texts", "key": "q"}}, "model": "m"})
+    world.texts.add(("texts", "q"))
+    world.until(lambda w: w.reads == 1)
+    world.edit(suspend=True)
+    world.settle()
+    world.advance(hours=1)
+    world.edit(suspend=None)
+    world.settle()
+    assert (world.status.phase, world.reads) == ("Completed", 2)
+
+
+def test_create_again_of_a_submission_is_once_over_crashes_too() -> None:
+    world = asking(RESPONSES, onUnknownCreate="CreateAgain", timeout="24h")
+    world.server.takes = None
+    world.edit(toolOutputs=ANSWERS)
+    for _ in range(6):
+        world.until(lambda w: isinstance(w.decide().action, Submit) or w.reason() == "CreateOutcomeUnknown")
+        if world.reason() == "CreateOutcomeUnknown":
+            break
+        world.crash = (world.steps + 1, "after")
+        world.step()
+        world.crash = None
+    assert (world.reason(), world.server.log.count("submit")) == ("CreateOutcomeUnknown", 2)
+
+
+def test_a_turn_is_later_than_the_one_before_whatever_the_clock_says() -> None:
+    world = asking(ASSISTANTS, timeout="1h")
+    world.server.creates.append(RATE_LIMITED)
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.record and w.record.turn and w.record.turn.state == "released")
+    assert world.record
+    assert world.record.turn
+    before = world.record.turn.submittedAt
+    world.restart()
+    world.now -= timedelta(seconds=40)
+    world.until(lambda w: w.record and w.record.turn and w.record.turn.state == "claimed")
+    assert world.record.turn
+    assert world.record.turn.submittedAt > before
+
+
+@pytest.mark.parametrize("why", ["refused", "reference"])
+def test_a_run_on_a_thread_whose_outputs_cannot_be_sent_is_looked_at_all_the_same(why: str) -> None:
+    world = asking(ASSISTANTS, timeout="24h")
+    source = {"configMapKeyRef": {"name": "none", "key": "none"}}
+    if why == "refused":
+        world.server.creates.append(BAD_REQUEST)
+        world.edit(toolOutputs=ANSWERS)
+        world.until(lambda w: w.reason() == "ToolOutputsRefused")
+    else:
+        world.edit(toolOutputs=[ANSWERS[0], {"toolCallID": "call_2", "outputFrom": source}])
+        world.until(lambda w: w.reason() == "ReferenceNotFound")
+    world.server.runs["resp_1"].end = "expired"
+    began = world.now
+    world.settle()
+    assert world.status.phase == "Expired"
+    assert world.now - began < timedelta(minutes=10)
+
+
+def test_a_ttl_keeps_what_tells_of_a_response_that_may_still_go() -> None:
+    world = asking(RESPONSES, ttlAfterFinished="1s", timeout="1h")
+    world.server.creates.append("lost answer")
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.reason() == "CreateOutcomeUnknown")
+    world.edit(cancel=True)
+    world.settle()
+    assert (world.reason(), world.body is None) == ("Orphaned", False)
+    assert world.status.condition("CreateOutcomeUnknown")
+    assert "tool outputs" in message(world)
+
+
+def test_with_deletion_policy_orphan_too_an_unknown_response_is_told_of() -> None:
+    world = asking(RESPONSES, deletionPolicy="Orphan", timeout="1h")
+    world.server.creates.append("lost answer")
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.reason() == "CreateOutcomeUnknown")
+    world.delete()
+    world.settle()
+    assert world.orphan
+    assert "resp_1" in world.orphan
+    assert "datetime" not in world.orphan

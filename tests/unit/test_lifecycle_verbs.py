@@ -375,3 +375,44 @@ def test_the_input_is_read_once_before_the_create() -> None:
     world.texts.add(("texts", "q"))
     world.settle()
     assert (world.status.phase, world.reads, len(world.server.sent)) == ("Completed", 1, 1)
+
+
+# --- what trying to break it found
+
+
+def test_with_deletion_policy_orphan_too_an_unknown_create_is_told_of() -> None:
+    world = World(RESPONSES | {"deletionPolicy": "Orphan"})
+    world.server.creates.append("lost answer")
+    world.settle()
+    world.delete()
+    world.settle()
+    assert world.orphan
+    assert "token-" in world.orphan
+
+
+def test_back_to_the_first_definition_under_suspend_a_run_of_it_is_created_once_that_ends() -> None:
+    world = running()
+    world.edit(suspend=True, instructions="Be short")
+    world.settle()
+    world.edit(instructions=None)
+    world.settle()
+    assert (world.reason(), world.status.runID) == ("Suspended", None)
+    world.server.takes = timedelta(seconds=20)
+    world.edit(suspend=None)
+    world.settle()
+    assert (world.status.phase, world.status.runID, len(world.server.sent)) == ("Completed", "resp_2", 2)
+
+
+def test_cancel_beside_a_wrong_id_is_cancelled() -> None:
+    world = World({"runID": "resp_none", "cancel": True})
+    world.until(lambda w: w.status.finishedAt)
+    assert (world.status.phase, world.reason()) == ("Cancelled", "Cancelled")
+
+
+def test_a_wrong_id_does_not_hide_that_a_create_is_unknown() -> None:
+    world = World()
+    world.server.creates.append("lost answer")
+    world.settle()
+    world.edit(runID="resp_none")
+    world.until(lambda w: w.reason() == "RunNotFound")
+    assert world.status.condition("CreateOutcomeUnknown")

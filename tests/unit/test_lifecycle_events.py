@@ -148,3 +148,17 @@ def test_a_run_that_was_taken_up_is_not_said_to_be_created() -> None:
     world.until(lambda w: w.status.runID)
     (event,) = events(OpenAIRunStatus(), world.status, cancel=False)
     assert (event.reason, "taken up" in event.message) == ("Adopted", True)
+
+
+def test_an_answer_that_is_not_stored_and_a_ttl_under_gitops_are_warned_of() -> None:
+    marks = {"argocd.argoproj.io/tracking-id": "x"}
+    spec = {"input": "x", "model": "m", "outputTo": {"configMap": "a"}, "ttlAfterFinished": "1h"}
+    world = World(spec, annotations=marks)
+    world.store_faults.append(Failure(reason=Reason.OUTPUT_NOT_ALLOWED, message="may not"))
+    world.until(lambda w: w.status.finishedAt)
+    before = OpenAIRunStatus()
+    types = {event.reason: event.type for event in events(before, world.status, cancel=False)}
+    assert (types[Reason.TTL_UNDER_GITOPS], types[Reason.OUTPUT_NOT_ALLOWED]) == ("Warning", "Warning")
+    world.until(lambda w: w.status.output and w.status.output.configMap)
+    before = world.status.model_copy(update={"conditions": []})
+    assert ("Normal", Reason.STORED) in [(e.type, e.reason) for e in events(before, world.status, cancel=False)]

@@ -52,4 +52,17 @@ def events(before: OpenAIRunStatus, after: OpenAIRunStatus, *, cancel: bool) -> 
         synced, was = after.condition("Synced"), before.condition("Synced")
         if synced and synced.status == "False" and (was is None or was.status == "True"):
             out.append(Event("Warning", Reason(synced.reason), synced.message))
+    return out + _beside(before, after)
+
+
+def _beside(before: OpenAIRunStatus, after: OpenAIRunStatus) -> list[Event]:
+    """What the conditions that stand beside the run's own are worth."""
+    out: list[Event] = []
+    advice, stored = after.condition("Advisory"), after.condition("OutputStored")
+    if advice and _became_true("Advisory", before, after):
+        type_: Literal["Normal", "Warning"] = "Warning" if advice.reason == Reason.TTL_UNDER_GITOPS else "Normal"
+        out.append(Event(type_, Reason(advice.reason), advice.message))
+    was = before.condition("OutputStored")
+    if stored and (was is None or was.status != stored.status):
+        out.append(Event("Normal" if stored.status == "True" else "Warning", Reason(stored.reason), stored.message))
     return out

@@ -44,4 +44,4 @@ lock: venv  ## resolve the dependencies anew
 	echo hatchling | "$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate -c requirements-dev.lock - -o requirements-build.lock
 
 clean:
-	rm -rf "$(VENV)" .pytest_cache .mypy_cache .ruff_cache .import_linter_cache dist
+	rm -rf "$(VENV)" .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache dist

@@ -106,6 +106,23 @@ def test_a_cancel_that_is_not_confirmed_ends_at_the_orphan_limit() -> None:
     assert world.status.finishedAt
 
 
+def test_cancel_while_a_create_cannot_be_searched_for_comes_to_say_so_and_stays_with_it() -> None:
+    world = World(ASSISTANTS)
+    world.server.takes = None
+    world.server.creates.append("lost answer")
+    world.until(lambda w: w.known.failure is not None)
+    world.server.down = UNREACHABLE
+    world.edit(cancel=True)
+    world.until(lambda w: w.now > START + timedelta(minutes=5))
+    assert condition(world, "Synced") == "False Unreachable"
+    said = list(world.said)
+    world.until(lambda w: w.now > START + timedelta(minutes=30))
+    assert world.said == said
+    world.server.down = None
+    world.settle()
+    assert (world.status.phase, world.server.going()) == ("Cancelled", [])
+
+
 def test_cancel_during_a_create_without_an_answer_stays_unknown_where_nothing_can_be_searched_for() -> None:
     world = World()
     world.server.creates.append("lost answer")

@@ -139,10 +139,10 @@ def _cancel_claim(run: Run, record: Record, facts: Facts) -> Decision:
     match step:
         case ending.Over():
             return Decision(run.status, Note(record.model_copy(update={"state": "cancelled"})))
-        case ending.Orphaned():
-            return creating.claimed(run, record, facts)
-    verdict = waiting(Reason.CANCELLING, "spec.cancel is set: finding out what became of the create")
-    return Decision(st.say(run.status, run, verdict, facts.now), step, ending=True)
+        case Note():
+            return Decision(run.status, step)
+    # Searched for, or said to be unknown, as without cancel: nothing has to be over in a certain time.
+    return creating.claimed(run, record, facts)
 
 
 def _delete(run: Run, facts: Facts) -> Decision:

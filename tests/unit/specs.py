@@ -141,13 +141,13 @@ def _size(value: Any) -> int:
 
 
 def _lists(node: Json) -> SearchStrategy[list[Any]]:
-    most = node.get("maxItems", 8)
+    least, most = node.get("minItems", 0), node.get("maxItems", 8)
     item = values(node["items"])
     if node.get("x-kubernetes-list-type") == "map":
         keys = node["x-kubernetes-list-map-keys"]
-        return some.lists(item, max_size=3, unique_by=lambda each: tuple(each.get(key) for key in keys))
+        return some.lists(item, min_size=least, max_size=3, unique_by=lambda each: tuple(each.get(key) for key in keys))
     full = item.map(lambda each: [each] * (most if _size(each) < _MAX_BYTES // (2 * most) else 1))
-    return some.one_of(some.lists(item, max_size=3), full)
+    return some.one_of(some.lists(item, min_size=least, max_size=3), full)
 
 
 def _words(node: Json, name: str) -> list[str]:

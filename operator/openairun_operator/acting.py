@@ -292,9 +292,11 @@ class Actor:
     async def _look(
         self, entry: Entry, record: Record, call: Callable[[Wire, RunRef], Awaitable[RunObservation]]
     ) -> bool:
-        """Observe or cancel; the answer is whether the run was seen."""
+        """Observe or cancel; the answer is whether the run was seen. It is the one asked for, whatever id it bears."""
+        ref = self._ref(record)
         try:
-            seen = await call(self._wires.wire(record.api, ending=entry.ending), self._ref(record))
+            wire = self._wires.wire(record.api, ending=entry.ending)
+            seen = dataclasses.replace(await call(wire, ref), id=ref.id)
         except CallFailedError as error:
             if error.failure.reason is Reason.NOT_FOUND:
                 self._succeeded(entry)

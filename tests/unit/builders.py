@@ -572,7 +572,7 @@ class World:
 
     def _adopt(self, run_id: str) -> None:
         try:
-            self.known.found = self.server.observe(run_id)
+            self.known.found = replace(self.server.observe(run_id), id=run_id)
         except CallFailedError as error:
             failure = error.failure
             if failure.reason is Reason.NOT_FOUND:
@@ -594,7 +594,7 @@ class World:
         assert rec.followed is not None
         known = self.known
         try:
-            answer = call(rec.followed)
+            answer = replace(call(rec.followed), id=rec.followed)
         except CallFailedError as error:
             if error.failure.reason is Reason.NOT_FOUND:
                 self._succeeded()

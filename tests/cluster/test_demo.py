@@ -78,6 +78,6 @@ def test_ctrl_c_while_the_demo_still_loads_shows_no_traceback(tmp_path: Path) ->
     with demo(tmp_path) as (process, file):
         wait_until(lambda: [*tmp_path.glob("openairun-demo-*")] or process.poll() is not None, 20, "its folder")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130, file.read_text()
+        assert process.wait(20) in (130, -signal.SIGINT), file.read_text()  # a shell shows 130 for both
     assert file.read_text().splitlines() == ["", "Stopped."]
     assert nothing_is_left(tmp_path)

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import os
+import sys
 from collections.abc import Sequence
+from typing import Final
 
 import yaml
 
@@ -17,11 +19,18 @@ def _print_crd() -> None:
     print(yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=110, allow_unicode=True), end="")
 
 
+_RECURSION: Final = 25_000
+"""Two frames for each of the 10,000 levels of JSON that the API server takes: kopf decodes and copies every object
+level by level, and one nested deeper than it can would stop the operator for all. A stack of 8 MiB holds more of them.
+"""
+
+
 def _run(arguments: argparse.Namespace) -> None:
     from openairun_operator import assembly  # loads kopf, kubernetes and openai, which `crd` need not wait for
     from openairun_operator.kube.cluster import ClusterError
     from openairun_operator.leadership import LeaseLostError
 
+    sys.setrecursionlimit(_RECURSION)
     settings = config.settings(arguments)
     assembly.configure_logging(settings)
     try:

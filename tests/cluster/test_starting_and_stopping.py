@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 from apiserver import Cluster
 from processes import StartOperator
+from runs import RESPONSE, Resource, run
 from waiting import wait_until
 
-from openairun_devkit.kubectl import read_cluster
+from openairun_devkit.kubectl import Kubectl, read_cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -66,3 +68,25 @@ def test_ctrl_c_while_it_still_loads_shows_no_traceback(after: float, tmp_path: 
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
     assert "Traceback" not in said
+
+
+@pytest.mark.real_cluster  # the stand-in recurses over what it validates
+@pytest.mark.parametrize("levels", [2000, 9900])
+def test_an_object_that_is_nested_without_need_stops_no_other(
+    levels: int, kubectl: Kubectl, namespace: str, start_operator: StartOperator
+) -> None:
+    operator = start_operator(namespace).wait_ready()
+    spec = {**RESPONSE, "tools": [{"type": "file_search", "options": {"first": "@"}}]}
+    text = json.dumps(run("nested", spec)).replace('"@"', '{"a":' * levels + "1" + "}" * levels)
+    kubectl.run("create", "--filename=-", input=text)
+
+    def message() -> str:
+        path = "{.status.conditions[?(@.type=='Ready')].message}"
+        return kubectl.run("get", "openairun", "nested", f"--output=jsonpath={path}").stdout
+
+    try:
+        Resource.apply(kubectl, "other", RESPONSE).wait_for("Ready")
+        wait_until(lambda: "nested deeper than 100 levels" in message(), 30, "word of what is wrong with it")
+        assert operator.running
+    finally:  # what clears up after tests reads all that is left, and cannot read this
+        kubectl.run("delete", "openairun", "nested", "--timeout=20s")

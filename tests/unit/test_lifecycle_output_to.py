@@ -54,6 +54,14 @@ def test_structured_answers_are_stored_as_json_too_where_they_are_json() -> None
     assert broken.config_maps["answer"][0] == {"output": '{"cut'}
 
 
+def test_json_that_is_nested_too_deep_to_be_indented_is_stored_as_text() -> None:
+    for depth, parts in ((100, {"output", "output.json"}), (101, {"output"})):
+        world = World(TO | {"responseFormat": {"type": "json_object"}})
+        world.server.answer = "[" * depth + "]" * depth
+        world.settle()
+        assert world.config_maps["answer"][0].keys() == parts
+
+
 def test_with_a_ttl_the_answer_does_not_go_with_the_resource() -> None:
     world = World(TO | {"ttlAfterFinished": "1h"})
     world.settle()

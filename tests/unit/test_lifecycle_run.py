@@ -181,6 +181,19 @@ def test_a_spec_that_cannot_be_read_says_which_field(spec: dict[str, Any]) -> No
     assert f"spec.{list(spec)[-1]}" in run.spec_error
 
 
+@pytest.mark.parametrize(("levels", "read"), [(100, True), (101, False), (5000, False)])
+@pytest.mark.parametrize("kind", ["objects", "lists"])
+def test_a_spec_that_is_nested_too_deep_is_said_to_be_so(kind: str, levels: int, read: bool) -> None:
+    nested: Any = 1
+    for _ in range(levels - 1):
+        nested = {"in": nested} if kind == "objects" else [nested]
+    metadata = {"namespace": "team", "name": "hello", "uid": UID}
+    spec = {"input": "a", "tools": [{"type": "file_search", "options": {"first": nested}}]}
+    run = parse({"metadata": metadata, "spec": spec})
+    assert (run.spec is not None, run.digest != "", run.spec_error is None) == (read, read, read)
+    assert read or "spec.tools.0.options: Value error, nested deeper than 100 levels" in str(run.spec_error)
+
+
 def test_an_unreadable_spec_does_not_keep_a_run_from_being_deleted() -> None:
     world = World()
     world.until(lambda w: w.status.phase == "InProgress")

@@ -5,12 +5,14 @@ A rule is written as Kubernetes' "Validation rules" (x-kubernetes-validations) h
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from openairun_operator.api import durations
 
 MAX_TEXT: Final = 65_536
 """The longest inline text, in characters."""
+MAX_DEPTH: Final = 100
+"""The most levels of free JSON, into which CEL cannot see. The API server takes 10,000, OpenAI takes 10 of a schema."""
 
 
 def rule(expression: str, message: str, field: str | None = None) -> dict[str, str]:
@@ -44,7 +46,28 @@ def identifier(example: str) -> Any:
     )
 
 
+def too_deep(value: Any) -> bool:
+    """Whether JSON is nested deeper than `MAX_DEPTH` levels."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return False
+        level = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+    return True
+
+
+def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
+    if too_deep(value):
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
 Identifier = Annotated[str, Field(min_length=1, max_length=4096)]
-FreeObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+FreeObject = Annotated[
+    dict[str, Any],
+    AfterValidator(_not_too_deep),
+    Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+]
 
 ATOMIC: Final[dict[str, Any]] = {"x-kubernetes-list-type": "atomic"}

@@ -41,6 +41,7 @@ class Run:
     spec: OpenAIRunSpec | None
     spec_error: str | None
     digest: str
+    """Of the definition; empty where `spec` is None: nothing is decided by it then, and it may be nested too deep."""
     create_again: str | None
     applied_by: str | None
     """The GitOps tool that applies the object, as far as its labels and annotations tell."""
@@ -147,7 +148,7 @@ def parse(body: Mapping[str, Any]) -> Run:
         has_finalizer=FINALIZER in (meta.get("finalizers") or ()),
         spec=spec,
         spec_error=spec_error,
-        digest=digest.of(raw_spec),
+        digest=digest.of(raw_spec) if spec else "",
         create_again=annotations.get(CREATE_AGAIN_ANNOTATION),
         applied_by=next((tool for mark, tool in _APPLIERS.items() if mark in marks), None),
         record=record,

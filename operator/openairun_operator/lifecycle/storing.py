@@ -9,6 +9,7 @@ from typing import Final
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
+from openairun_operator.api.rules import too_deep
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.lifecycle import ending, phase, text
 from openairun_operator.lifecycle.actions import Action, Observe, Store
@@ -35,8 +36,10 @@ def data(run: Run, answer: str) -> dict[str, str]:
     out = {TEXT_KEY: answer}
     if run.spec and run.spec.responseFormat and run.spec.responseFormat.structured:
         with contextlib.suppress(ValueError, RecursionError):  # what is no JSON stands in the text alone
-            pretty = json.dumps(json.loads(answer), ensure_ascii=False, allow_nan=False, indent=2)
-            out[JSON_KEY] = text.clean(pretty) + "\n"  # escapes may have stood for what no text may hold
+            value = json.loads(answer)
+            if not too_deep(value):  # to indent takes time in the square of the depth
+                pretty = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+                out[JSON_KEY] = text.clean(pretty) + "\n"  # escapes may have stood for what no text may hold
     return out
 
 

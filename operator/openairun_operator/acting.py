@@ -379,36 +379,33 @@ class Actor:
             self._hold_back(entry, error.failure)
 
     async def _store(self, entry: Entry, record: Record, name: str, data: dict[str, str], *, owned: bool) -> None:
-        known = entry.known
-        mark = storing.checksum(data)
+        mark, run = storing.checksum(data), entry.run
+        writing = outputs.write(self._cluster, run, name, data, run_id=record.id or "", owned=owned, sha256=mark)
+        if await self._stores(entry, writing):
+            known = entry.known
+            known.stored, known.store_failure, known.store_at = (name, mark), None, None
+            known.disowned = None if owned else name
+
+    async def _disown(self, entry: Entry, name: str) -> None:
+        if await self._stores(entry, outputs.disown(self._cluster, entry.run, name)):
+            entry.known.disowned = name
+
+    async def _stores(self, entry: Entry, writing: Awaitable[None]) -> bool:
+        """Whether the write to a ConfigMap succeeded; else it is tried again later."""
         try:
-            await outputs.write(self._cluster, entry.run, name, data, run_id=record.id or "", owned=owned, sha256=mark)
+            await writing
         except outputs.OutputFailedError as error:
             failure = error.failure
         except ClusterError as error:
             failure = Failure(reason=Reason.OUTPUT_NOT_WRITTEN, message=text.message(str(error)))
         else:
-            known.stored, known.store_failure, known.store_at = (name, mark), None, None
-            known.disowned = None if owned else name
-            return
-        self._not_stored(entry, failure)
-
-    async def _disown(self, entry: Entry, name: str) -> None:
-        try:
-            await outputs.disown(self._cluster, entry.run, name)
-        except outputs.OutputFailedError as error:
-            self._not_stored(entry, error.failure)
-        except ClusterError as error:
-            self._not_stored(entry, Failure(reason=Reason.OUTPUT_NOT_WRITTEN, message=text.message(str(error))))
-        else:
-            entry.known.disowned = name
-
-    def _not_stored(self, entry: Entry, failure: Failure) -> None:
+            return True
         known = entry.known
         known.store_failures += 1
         known.store_failure = failure
         pause = retry_delay(failure, known.store_failures, random.random())
         known.store_at = self._clock() + timedelta(seconds=pause)
+        return False
 
     async def release(self, entry: Entry, orphan: str | None) -> None:
         """Remove the finalizer, and say what is left at OpenAI."""

@@ -87,7 +87,7 @@ def _header(text: str) -> str | None:
 
 
 def _namespace(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
+    if not _NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a namespace")
     return text
 

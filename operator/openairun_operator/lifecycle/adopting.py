@@ -22,7 +22,7 @@ def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) ->
     if known.found and known.found.id == run_id:
         record = created(unknown or new_record(run, facts), known.found, now)
         return Decision(run.status, Note(record.model_copy(update={"adopted": True}), hold=True))
-    obstacle = facts.blocked or (known.failure if known.pausing(now) else None)
+    obstacle = facts.obstacle
     if obstacle is None:
         return Decision(run.status, Adopt(RunRef(run.api, run_id, run.spec.threadID if run.spec else None)))
     if obstacle.reason is Reason.RUN_NOT_FOUND and unknown is None and run.spec and run.spec.cancel:

@@ -182,13 +182,10 @@ def _unaccounted(record: Record, facts: Facts) -> str | None:
         return follows if turns.unknown(record, facts) else None
     if record.state != "claimed":
         return None
-    match facts.known.ledger.get(record.token):
-        case Claimed():
-            return None
-        case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
-            return None
-        case Answered(observation):
-            return f"run {observation.id}"
+    if isinstance(answer := facts.known.ledger.get(record.token), Answered):
+        return f"run {answer.observation.id}"
+    if not facts.known.ledger.unknown(record.token):
+        return None
     return f"a run with {record.token} in its metadata, if its create of {record.submittedAt} took effect"
 
 

@@ -24,12 +24,8 @@ def next_step(run: Run, status: OpenAIRunStatus, facts: Facts) -> Delete | Disow
         return Wait(moment)
     name = status.output.configMap if status.output else None
     if name and facts.known.disowned != name:  # it was written before there was a TTL, perhaps
-        return Wait(facts.known.store_at) if _pausing(facts) else Disown(name)
+        return Wait(facts.known.store_at) if facts.known.storing_pauses(facts.now) else Disown(name)
     return Delete(f"Deleted {run.spec.ttlAfterFinished} after its run was finished, as spec.ttlAfterFinished asks")
-
-
-def _pausing(facts: Facts) -> bool:
-    return facts.known.store_at is not None and facts.now < facts.known.store_at
 
 
 def _unknown(status: OpenAIRunStatus) -> bool:

@@ -98,6 +98,10 @@ class Knowledge:
         """Whether the last failure still holds the next call back."""
         return self.retry_at is not None and now < self.retry_at
 
+    def storing_pauses(self, now: datetime) -> bool:
+        """Whether the last failure to store the answer still holds the next try back."""
+        return self.store_at is not None and now < self.store_at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -111,3 +115,8 @@ class Facts:
     """A mark of the key in use."""
     blocked: Failure | None = None
     """Why no call can be made at all, such as no credentials."""
+
+    @property
+    def obstacle(self) -> Failure | None:
+        """Why no call can be made now: at all, or because the last one failed and it is too soon for another."""
+        return self.blocked or (self.known.failure if self.known.pausing(self.now) else None)

@@ -79,16 +79,12 @@ def update(status: OpenAIRunStatus, record: Record, facts: Facts) -> OpenAIRunSt
     return st.observed(status, submitting.unanswered(seen, record), facts.now) if seen else status
 
 
-def _wait(run: Run) -> bool:
-    return run.spec is None or run.spec.waitForCompletion
-
-
 def _final(status: OpenAIRunStatus, run: Run) -> Verdict:
     """The last word. A run that was being cancelled for its deadline ended by it; any other end stands."""
     before = run.status.condition("Ready")
     if status.phase == phase.CANCELLED and before and before.reason == Reason.DEADLINE_EXCEEDED:
         return ended(Reason.DEADLINE_EXCEEDED, f"{_deadline_text(status)} and was cancelled")
-    return st.verdict_of(status, wait=_wait(run))
+    return st.verdict_of(status, wait=run.waits)
 
 
 def _deadline_text(status: OpenAIRunStatus) -> str:
@@ -102,10 +98,10 @@ def _look(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime 
     if (status.phase in (None, phase.PENDING) or known.looked_at is None) and failure is None:
         said = run.status  # nothing to say before the first look; what was said before a restart stands until then
     elif failure and (failure.reason in NEEDS_PERSON or known.failures > _QUIET_FAILURES):
-        said = st.say(status, run, retrying(failure.reason, failure.message, wait=_wait(run)), now)
+        said = st.say(status, run, retrying(failure.reason, failure.message, wait=run.waits), now)
     else:
         lacking = submitting.asked(run, record, ending.seen(record, facts.known))
-        said = st.say(status, run, st.verdict_of(status, wait=_wait(run), lacking=lacking), now)
+        said = st.say(status, run, st.verdict_of(status, wait=run.waits, lacking=lacking), now)
     if known.pausing(now):
         return Decision(said, Wait(known.retry_at))
     last = ending.seen(record, facts.known)
@@ -138,9 +134,9 @@ def _cancel(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> 
             return Decision(st.say(status, run, orphaned(record, facts), facts.now), Wait())
     failure = facts.known.failure
     if failure and facts.known.failures > _QUIET_FAILURES:
-        verdict = retrying(failure.reason, f"spec.cancel is set: cannot cancel. {failure.message}", wait=_wait(run))
+        verdict = retrying(failure.reason, f"spec.cancel is set: cannot cancel. {failure.message}", wait=run.waits)
     else:
-        verdict = going(Reason.CANCELLING, f"spec.cancel is set: cancelling run {record.id}", wait=_wait(run))
+        verdict = going(Reason.CANCELLING, f"spec.cancel is set: cancelling run {record.id}", wait=run.waits)
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)
 
 
@@ -152,7 +148,7 @@ def _gone(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime 
         verdict = ended(Reason.LOST, f"Run {record.id} is no longer known at {record.address}: its answer is lost")
         return Decision(st.say(status, run, verdict, now), Wait())
     text = f"Run {record.id} is not found since the operator's {changed}: restore it, or delete this resource"
-    said = st.say(status, run, retrying(Reason.PROVIDER_CHANGED, text, wait=_wait(run)), now)
+    said = st.say(status, run, retrying(Reason.PROVIDER_CHANGED, text, wait=run.waits), now)
     if known.pausing(now):
         return Decision(said, Wait(known.retry_at))
     if known.look_at is None or now >= known.look_at:
@@ -173,5 +169,5 @@ def _at_deadline(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts
         why = "the submission of tool outputs got no answer" if unknown else f"it was not seen to end within {limit}"
         verdict = replace(ended(Reason.DEADLINE_EXCEEDED, f"{text}; {why}: it may still go"), outcome_unknown=unknown)
         return Decision(st.say(status, run, verdict, facts.now), Wait())
-    verdict = going(Reason.DEADLINE_EXCEEDED, f"{text}: it is being cancelled", wait=_wait(run))
+    verdict = going(Reason.DEADLINE_EXCEEDED, f"{text}: it is being cancelled", wait=run.waits)
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)

@@ -8,7 +8,7 @@ before the first byte.
 from dataclasses import dataclass
 from typing import Final
 
-from openairun_operator.lifecycle.failure import Failure
+from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.observation import RunObservation
 
 
@@ -70,6 +70,16 @@ class Ledger:
     def answer(self, token: str, entry: Answered | Failed) -> None:
         """Note what came of the create that was sent."""
         self._entries[token] = entry
+
+    def unknown(self, token: str) -> bool:
+        """Whether what was claimed may have taken effect, and nobody knows."""
+        match self.get(token):
+            case Claimed() | Answered():
+                return False
+            case Failed(failure):
+                return failure.outcome is Outcome.UNKNOWN
+            case Sent() | None:
+                return True
 
     def get(self, token: str) -> Entry | None:
         """What this process knows of the attempt; None if it was another's."""

@@ -63,6 +63,11 @@ class Run:
         """The API that the definition asks for."""
         return "Assistants" if self.spec and self.spec.threadID else "Responses"
 
+    @property
+    def waits(self) -> bool:
+        """Whether Ready waits for the run's end: `spec.waitForCompletion`."""
+        return self.spec is None or self.spec.waitForCompletion
+
 
 def _record(data: Any, key: str) -> Record | None:
     """The record in `data`; None if it is another object's, copied.

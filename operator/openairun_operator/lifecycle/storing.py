@@ -53,7 +53,7 @@ def store(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Ac
     name, known = wanted(run, status), facts.known
     if name is None or status.output is None:
         return None
-    if lost(record, status, facts) or (known.store_at is not None and facts.now < known.store_at):
+    if lost(record, status, facts) or known.storing_pauses(facts.now):
         return None
     answer = _whole(record, status, facts)
     if answer is None:

@@ -102,8 +102,7 @@ def step(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime |
         if before and before.reason == Reason.TOOL_OUTPUTS_REFUSED:
             message = before.message  # it bears OpenAI's own words
         return _wait(run, status, _refused(message, run), deadline, facts)
-    obstacle = facts.blocked or (known.failure if known.pausing(facts.now) else None)
-    if obstacle:
+    if obstacle := facts.obstacle:
         return _held_up(run, status, obstacle, deadline, facts)
     if _unread(run, seen.calls, facts):
         return Decision(run.status, Fetch(results=True))
@@ -136,11 +135,7 @@ def purpose(run: Run, calls: tuple[Call, ...]) -> str:
 
 
 def _refused(message: str, run: Run) -> Verdict:
-    return going(Reason.TOOL_OUTPUTS_REFUSED, text.message(message), wait=_wait_for(run), action_required=True)
-
-
-def _wait_for(run: Run) -> bool:
-    return run.spec is None or run.spec.waitForCompletion
+    return going(Reason.TOOL_OUTPUTS_REFUSED, text.message(message), wait=run.waits, action_required=True)
 
 
 def _wait(
@@ -155,7 +150,7 @@ def _wait(
 
 def _held_up(run: Run, status: OpenAIRunStatus, failure: Failure, deadline: datetime | None, facts: Facts) -> Decision:
     words = f"The tool outputs cannot be sent. {failure.message}"
-    verdict = replace(retrying(failure.reason, words, wait=_wait_for(run)), action_required=True)
+    verdict = replace(retrying(failure.reason, words, wait=run.waits), action_required=True)
     return _wait(run, status, verdict, deadline, facts, facts.known.retry_at)
 
 
@@ -189,7 +184,7 @@ def _send(run: Run, record: Record, turn: Turn, status: OpenAIRunStatus, facts: 
     if _unread(run, seen.calls, facts):
         return Decision(run.status, Fetch(results=True))
     words = f"Run {record.id}: submitting the outputs of {len(turn.calls)} tool calls"
-    verdict = going(Reason.SUBMITTING, words, wait=_wait_for(run), action_required=True)
+    verdict = going(Reason.SUBMITTING, words, wait=run.waits, action_required=True)
     return Decision(st.say(status, run, verdict, facts.now), Submit(record))
 
 

@@ -8,8 +8,7 @@ from typing import Final
 
 from openairun_operator.api.record import Record, Turn, TurnState, Usage
 from openairun_operator.lifecycle.facts import Facts
-from openairun_operator.lifecycle.failure import Outcome
-from openairun_operator.lifecycle.ledger import Answered, Claimed, Entry, Failed, Sent
+from openairun_operator.lifecycle.ledger import Entry
 from openairun_operator.lifecycle.observation import RunObservation
 
 _KEPT: Final = 128
@@ -30,13 +29,7 @@ def unknown(record: Record, facts: Facts) -> bool:
     turn = pending(record)
     if turn is None or record.api in facts.policy.searchable:
         return False
-    match entry(turn, facts):
-        case Claimed() | Answered():
-            return False
-        case Failed(failure):
-            return failure.outcome is Outcome.UNKNOWN
-        case Sent() | None:
-            return True
+    return facts.known.ledger.unknown(turn.token)
 
 
 def became(record: Record, state: TurnState) -> Record:

@@ -5,9 +5,9 @@ BIN    := $(VENV)/bin
 # CLUSTER=auto: the stand-in, and the real API server where its binaries are found; standin or real: one of them.
 # CLUSTER=current: the kubeconfig's context.
 CLUSTER ?= auto
-# Processes for `make test`. Tests mostly wait, so two pay on one core too; each starts API servers of its own.
-# On the current cluster one: two would race to apply the CRD.
-WORKERS ?= $(if $(filter current,$(CLUSTER)),0,2)
+# Processes for `make test`. Tests mostly wait, so three pay on two cores; each starts API servers of its own.
+# On the current cluster one: more would race to apply the CRD.
+WORKERS ?= $(if $(filter current,$(CLUSTER)),0,3)
 PYTEST_ARGS ?=
 
 .PHONY: demo check test venv crd docs lock clean

@@ -1,4 +1,4 @@
-"""A reverse proxy in front of the API server, with faults: plain HTTP in, HTTPS out.
+"""A reverse proxy in front of the API server, or of OpenAI, with faults: plain HTTP in, HTTP or HTTPS out.
 
 It passes the Authorization header through, so the client stays who it is. It is for clients that
 send their token over plain HTTP; the operator does, kubectl does not.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 import aiohttp
 import multidict
@@ -60,10 +60,22 @@ class ProxiedRequest:
     content_type: str = ""
     body: bytes = b""
     status: int = 0
+    mark: object = None
+    """An observer's own."""
 
     @property
     def is_watch(self) -> bool:
         return self.query.get("watch", "").lower() in ("1", "true")
+
+
+Moment = Literal["before", "after", "answered"]
+"""Before the server sees a request; after the server answered; when its client has the whole answer."""
+
+
+class Observer(Protocol):
+    """Sees every request at every moment, on the proxy's own loop, and holds it for as long as it likes."""
+
+    async def passes(self, request: ProxiedRequest, moment: Moment) -> None: ...
 
 
 @dataclass
@@ -77,8 +89,9 @@ class _Match:
 
 @dataclass
 class _Failure(_Match):
-    status: int
     times: int | None
+    status: int | None = None
+    cut: Literal["before", "after"] | None = None
 
 
 @dataclass
@@ -112,15 +125,16 @@ class Hold:
 
 
 class ApiProxy:
-    """`with ApiProxy(kubeconfig) as proxy:` serves on `proxy.url`, from a thread of its own.
+    """`with ApiProxy.of_cluster(kubeconfig) as proxy:` serves on `proxy.url`, from a thread of its own.
 
-    `kubeconfig` says where the API server is and which CA signed it; its credentials are not used.
+    `authority` is the CA that signed the server's certificate, as PEM; no credentials of ours are used.
     Paths are matched with `re.search` on the path without its query, methods by name or `*`.
     All methods may be called from any thread but the proxy's own.
     """
 
-    def __init__(self, kubeconfig: Path) -> None:
-        self._upstream, authority = read_cluster(kubeconfig)
+    def __init__(self, upstream: str, authority: bytes | None = None, observer: Observer | None = None) -> None:
+        self._upstream = upstream.rstrip("/")
+        self._observer = observer
         self._tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-proxy", daemon=True)
@@ -129,7 +143,13 @@ class ApiProxy:
         self._holdings: list[_Holding] = []
         self._watches_flow = asyncio.Event()
         self._watches_flow.set()
+        self._watching: list[web.Request] = []
         self.url = ""
+
+    @classmethod
+    def of_cluster(cls, kubeconfig: Path, observer: Observer | None = None) -> Self:
+        """In front of the API server of the kubeconfig's current context."""
+        return cls(*read_cluster(kubeconfig), observer)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -178,8 +198,19 @@ class ApiProxy:
 
     def fail(self, method: str, path_regex: str, status: int, times: int | None = 1) -> None:
         """Answer the next `times` matching requests with a Status of that code; None: until `heal`."""
-        failure = _Failure(method, re.compile(path_regex), http.HTTPStatus(status), times)
+        failure = _Failure(method, re.compile(path_regex), times, status=http.HTTPStatus(status))
         self._on_loop(lambda: self._failures.append(failure))
+
+    def cut(
+        self, method: str, path_regex: str, when: Literal["before", "after"] = "before", times: int | None = 1
+    ) -> None:
+        """Drop the connection of the next `times` matching requests, before the server sees them or after it did."""
+        failure = _Failure(method, re.compile(path_regex), times, cut=when)
+        self._on_loop(lambda: self._failures.append(failure))
+
+    def cut_watches(self) -> None:
+        """Drop the connection of every watch that runs."""
+        self._on_loop(lambda: [_drop(request) for request in self._watching])
 
     def hold(self, method: str, path_regex: str, when: Literal["before", "after"] = "before") -> Hold:
         """Hold matching requests before the API server sees them, or after it answered.
@@ -264,10 +295,13 @@ class ApiProxy:
         )
         self._requests.append(request)
         await self._held(request, "before")
-        if (status := self._failure(request)) is not None:
-            request.status = status
+        failure = self._failure(request)
+        if failure is not None and failure.status is not None:
+            request.status = failure.status
             await self._held(request, "after")
-            return _status_response(status)
+            return await self._send(incoming, request, _status_response(failure.status))
+        if failure is not None and failure.cut == "before":
+            return _drop(incoming)
         try:
             async with self._session.request(
                 incoming.method,
@@ -276,12 +310,12 @@ class ApiProxy:
                 data=request.body or None,
                 allow_redirects=False,
             ) as answer:
+                if failure is not None:
+                    await answer.read()
+                    return _drop(incoming)
                 return await self._answer(incoming, request, answer)
         except (aiohttp.ClientError, ConnectionError):
-            # As if the proxy were not there: the client sees its connection break.
-            if incoming.transport is not None:
-                incoming.transport.abort()
-            return web.Response(status=502)
+            return _drop(incoming)  # as if the proxy were not there
 
     async def _answer(
         self, incoming: web.Request, request: ProxiedRequest, answer: aiohttp.ClientResponse
@@ -292,29 +326,42 @@ class ApiProxy:
             body = await answer.read()
             request.status = answer.status
             await self._held(request, "after")
-            return web.Response(status=answer.status, headers=headers, body=body)
+            return await self._send(incoming, request, web.Response(status=answer.status, headers=headers, body=body))
         request.status = answer.status
         await self._held(request, "after")
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(incoming)
-        async for chunk in answer.content.iter_any():
+        self._watching.append(incoming)
+        try:
+            async for chunk in answer.content.iter_any():
+                await self._watches_flow.wait()
+                await response.write(chunk)
             await self._watches_flow.wait()
-            await response.write(chunk)
-        await self._watches_flow.wait()
-        await response.write_eof()
+            await response.write_eof()
+        finally:
+            self._watching.remove(incoming)
         return response
 
-    def _failure(self, request: ProxiedRequest) -> int | None:
+    async def _send(self, incoming: web.Request, request: ProxiedRequest, response: web.Response) -> web.Response:
+        await response.prepare(incoming)
+        await response.write_eof()
+        if self._observer is not None:
+            await self._observer.passes(request, "answered")
+        return response
+
+    def _failure(self, request: ProxiedRequest) -> _Failure | None:
         for failure in self._failures:
             if failure.matches(request):
                 if failure.times is not None:
                     failure.times -= 1
                     if failure.times <= 0:
                         self._failures.remove(failure)
-                return failure.status
+                return failure
         return None
 
     async def _held(self, request: ProxiedRequest, when: Literal["before", "after"]) -> None:
+        if self._observer is not None:
+            await self._observer.passes(request, when)
         for holding in list(self._holdings):
             if holding.when == when and holding.matches(request):
                 with holding.changed:
@@ -326,6 +373,13 @@ class ApiProxy:
 def _end_to_end(headers: multidict.CIMultiDictProxy[str]) -> multidict.CIMultiDict[str]:
     kept = ((name, value) for name, value in headers.items() if name.lower() not in _HOP_BY_HOP)
     return multidict.CIMultiDict(kept)
+
+
+def _drop(request: web.Request) -> web.Response:
+    """The client sees its connection break; what is returned is never sent."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=502)
 
 
 def _status_response(code: int) -> web.Response:

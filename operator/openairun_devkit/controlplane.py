@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from openairun_devkit.kubectl import write_kubeconfig
 
@@ -124,7 +124,16 @@ def die_with_parent() -> Callable[[], None]:
     return before_exec
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+class Process(Protocol):
+    """What `subprocess.Popen` has that is needed to end a process."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def wait(self, timeout: float) -> int: ...
+
+
+def kill_group(process: Process) -> None:
     """SIGKILL a process that leads its own group, with all that is in the group, and reap it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says EPERM of a zombie
         os.killpg(process.pid, signal.SIGKILL)

@@ -118,7 +118,7 @@ def kubectl(cluster: Cluster, namespace: str) -> Kubectl:
 @pytest.fixture
 def api_proxy(cluster: Cluster) -> Iterator[ApiProxy]:
     """A proxy with faults in front of the API server; give it to `start_operator(through_proxy=…)`."""
-    with ApiProxy(cluster.kubeconfig) as proxy:
+    with ApiProxy.of_cluster(cluster.kubeconfig) as proxy:
         yield proxy
 
 

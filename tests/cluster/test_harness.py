@@ -390,7 +390,9 @@ def test_an_operator_gets_what_it_is_told_and_nothing_of_our_environment(
     ]
     assert operator.key_file.read_text() == "sk-standin"
     assert not [name for name in environ if name.startswith("OPENAI")]
-    who = Kubectl(Path(environ["KUBECONFIG"])).json("auth", "whoami")["status"]["userInfo"]["username"]
+    who = Kubectl(operator.log_file.parent / environ["KUBECONFIG"]).json("auth", "whoami")["status"]["userInfo"][
+        "username"
+    ]
     assert who == OPERATOR.format(cluster.operator_namespace)
     assert operator.stop() == -signal.SIGTERM
 

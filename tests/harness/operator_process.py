@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fork_server import KUBECONFIG, Forked, fork_server
 from waiting import wait_until
 
 from openairun_devkit.controlplane import die_with_parent, kill_group
@@ -17,28 +18,18 @@ READY_LINE = "watching openairuns"
 
 
 class OperatorProcess:
-    """`python -m openairun_operator run …` in a folder of its own, with nothing of our environment but its paths."""
+    """`openairun-operator run …` in a folder of its own, where its kubeconfig lies."""
 
     def __init__(self, directory: Path, args: Sequence[str], env: Mapping[str, str], key_file: Path) -> None:
         self.key_file = key_file
         self.args = list(args)
         self.log_file = directory / "operator.log"
-        with self.log_file.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "openairun_operator", "run", *args],
-                cwd=directory,
-                env={
-                    **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
-                    "HOME": str(directory),
-                    "PYTHONUNBUFFERED": "1",
-                    **env,
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-                preexec_fn=die_with_parent(),
-            )
+        self.log_file.touch()
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        own = {"HOME": str(directory), "KUBECONFIG": KUBECONFIG, "PYTHONUNBUFFERED": "1"}
+        # Where other code is to be loaded, a process that has loaded ours is of no use.
+        start = fork_server().start if sys.platform == "linux" and "PYTHONPATH" not in env else _start
+        self._process = start(directory, ["run", *args], kept | own | dict(env), self.log_file)
 
     @property
     def pid(self) -> int:
@@ -90,3 +81,19 @@ class OperatorProcess:
         except ProcessLookupError:
             return False
         return True
+
+
+def _start(
+    directory: Path, args: Sequence[str], env: Mapping[str, str], log_file: Path
+) -> subprocess.Popen[bytes] | Forked:
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "openairun_operator", *args],
+            cwd=directory,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=die_with_parent(),
+        )

@@ -37,6 +37,11 @@ class OpenAIControl:
         runs: list[dict[str, Any]] = self._call("GET", "runs")
         return [run for run in runs if run["id"] not in self._past]
 
+    def submits(self) -> list[dict[str, Any]]:
+        """Every submission of tool results that was taken: at, run, results."""
+        submits: list[dict[str, Any]] = self._call("GET", "submits")
+        return submits
+
     def forget_requests(self) -> None:
         self._call("DELETE", "requests")
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
+import kubernetes
 from waiting import wait_until
 
 from openairun_devkit.kubectl import Kubectl
 
+RUNS = {"group": "openairun.dev", "version": "v1alpha1", "plural": "openairuns"}
 RESPONSE = {"model": "gpt-5-mini", "input": "Say hello."}
 ASSISTANT = {"assistantID": "asst_abc123", "threadID": "thread_abc123"}
 BOTH = {"Responses": RESPONSE, "Assistants": ASSISTANT}
@@ -18,6 +22,12 @@ def run(name: str, spec: dict[str, Any], script: str | None = None) -> dict[str,
     if script:
         spec = {**spec, "metadata": {**spec.get("metadata", {}), "standin": script}}
     return {"apiVersion": "openairun.dev/v1alpha1", "kind": "OpenAIRun", "metadata": {"name": name}, "spec": spec}
+
+
+@functools.cache
+def objects(kubeconfig: Path) -> kubernetes.client.CustomObjectsApi:
+    """A client for custom objects that does what the kubeconfig allows."""
+    return kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(str(kubeconfig)))
 
 
 class Resource:
@@ -34,7 +44,11 @@ class Resource:
 
     @property
     def body(self) -> dict[str, Any]:
-        return self.kubectl.json("get", "openairun", self.name)
+        # Not by kubectl: tests read again and again, and starting it costs far more than the answer.
+        assert self.kubectl.namespace is not None
+        return objects(self.kubectl.kubeconfig).get_namespaced_custom_object(
+            **RUNS, namespace=self.kubectl.namespace, name=self.name
+        )
 
     @property
     def status(self) -> dict[str, Any]:
@@ -67,4 +81,9 @@ class Resource:
 
     @property
     def exists(self) -> bool:
-        return self.kubectl.run("get", "openairun", self.name, "--ignore-not-found").stdout != ""
+        try:
+            return bool(self.body)
+        except kubernetes.client.ApiException as error:
+            if error.status == 404:
+                return False
+            raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from apiserver import Cluster
+from fork_server import KUBECONFIG
 from openai_control import OpenAIControl
 from operator_process import OperatorProcess
 from waiting import wait_until
@@ -60,7 +61,7 @@ class Processes:
     ) -> OperatorProcess:
         """An operator for one namespace (None: for all). `key` None: the key's file does not exist."""
         directory = self._folder("operator", len(self._operators))
-        cluster, kubeconfig = self._cluster, directory / "kubeconfig"
+        cluster, kubeconfig = self._cluster, directory / KUBECONFIG
         if through_proxy is not None:
             through_proxy.write_kubeconfig(kubeconfig, cluster.operator_token)
         else:
@@ -73,7 +74,7 @@ class Processes:
         args = [f"--api-key-file={key_file}", f"--base-url={base_url}", *extra_args]
         if namespace is not None:
             args.insert(0, f"--namespace={namespace}")
-        process = OperatorProcess(directory, args, {"KUBECONFIG": str(kubeconfig), **(env or {})}, key_file)
+        process = OperatorProcess(directory, args, env or {}, key_file)
         self._operators.append(process)
         self.logs.append((f"operator {len(self._operators)}", process.log_file))
         return process

@@ -1,4 +1,4 @@
-# Everything a person types: demo, check, test, lock, crd, docs. `make demo` and `make test` set up what they need.
+# Everything a person types: demo, check, test, faults, lock, crd, docs. `make demo` and `make test` set up what they need.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -9,8 +9,9 @@ CLUSTER ?= auto
 # On the current cluster one: more would race to apply the CRD.
 WORKERS ?= $(if $(filter current,$(CLUSTER)),0,3)
 PYTEST_ARGS ?=
+FAULTS_ARGS ?=
 
-.PHONY: demo check test venv crd docs lock clean
+.PHONY: demo check test faults venv crd docs lock clean
 
 venv: $(VENV)/.done
 $(VENV)/.done: requirements-dev.lock pyproject.toml
@@ -31,6 +32,10 @@ check: venv  ## ruff, mypy strict, the import contract
 
 test: venv  ## cluster tests on the stand-in and on the real API server, and pure tests
 	CLUSTER="$(CLUSTER)" "$(BIN)/python" -m pytest -n "$(WORKERS)" --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# FAULTS_ARGS=--help lists what can be said of it.
+faults: venv  ## kill the operator at every step, play random schedules; about half an hour
+	PYTHONPATH=tests/harness:tests/faults "$(BIN)/python" tests/faults/bench.py $(FAULTS_ARGS)
 
 crd: venv  ## write the CRD anew from the models
 	"$(BIN)/openairun-operator" crd > deploy/crds/openairun.dev_openairuns.yaml

@@ -241,8 +241,9 @@ class Reconciler:
         entry.settled = (said, entry.run.raw_status)
         for event in ev.events(before.status, status, cancel=before.spec is not None and before.spec.cancel):
             self._events.emit(entry.run, event)
-        if status.finishedAt and not before.status.finishedAt and status.api and status.usage:
-            self._metrics.used(status.api, status.usage)
+        over = ev.made_way(before.status, status) or (None if before.status.finishedAt else status)
+        if over and over.finishedAt and over.api and over.usage:
+            self._metrics.used(over.api, over.usage)
         return True
 
     async def _release(self, uid: str, entry: Entry, orphan: str | None) -> None:

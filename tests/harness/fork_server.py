@@ -6,6 +6,7 @@ Run as a program it is that process: it reads an order a line, and answers with 
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -134,6 +135,7 @@ def _main() -> None:
 
     del kubernetes, openairun_operator  # loaded is all they should be
 
+    gc.freeze()  # else each child's first collection copies all that was loaded
     if (order := _next_child()) is None:
         return
     null, log = os.open(os.devnull, os.O_RDONLY), os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -364,6 +364,22 @@ def test_a_changed_definition_cancels_the_run_confirms_that_and_makes_another(sp
     assert past.finishedAt
 
 
+@WIRES
+def test_the_end_of_a_run_that_makes_way_is_not_shown_as_the_end_of_the_resource(spec: dict[str, Any]) -> None:
+    world = running(spec)
+    world.edit(instructions="Be short")
+    said: list[tuple[str | None, ...]] = []
+
+    def look(world: World) -> bool:
+        conditions = {each.type: each.status for each in world.status.conditions}
+        if world.status.observedGeneration == world.run.generation:
+            said.append((conditions["Ready"], conditions["Reconciling"], conditions["Stalled"], conditions["Finished"]))
+        return world.status.runID == "resp_2"
+
+    world.until(look)
+    assert set(said) == {("Unknown", "True", "False", "False")}
+
+
 def test_a_run_that_does_not_end_makes_way_after_the_orphan_limit() -> None:
     world = running()
     world.server.cancel_takes = None
@@ -380,7 +396,7 @@ def test_replacing_while_openai_cannot_be_reached_ends_at_the_orphan_limit_too()
     world.server.down = UNREACHABLE
     world.edit(input="Say goodbye")
     before = world.now
-    world.until(lambda w: w.status.finishedAt)
+    world.until(lambda w: w.status.history)
     assert timedelta(minutes=2) <= world.now - before < timedelta(minutes=2, seconds=15)
     world.server.down = None
     world.server.takes = timedelta(seconds=20)

@@ -146,6 +146,12 @@ def test_errors_are_bounded_and_redacted() -> None:
     assert "sk-abcdefgh" not in status.lastError.message
 
 
+def test_history_tells_what_a_run_used() -> None:
+    status = observed("completed", usage=Usage(totalTokens=30))
+    (past,) = st.archive(status).history or ()
+    assert past.usage == status.usage == Usage(totalTokens=30)
+
+
 def test_history_keeps_the_last_five() -> None:
     status = OpenAIRunStatus()
     for i in range(9):

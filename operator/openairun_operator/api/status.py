@@ -126,6 +126,7 @@ class PastRun(Model):
     token: Annotated[str | None, Field(description="The mark in its metadata at OpenAI.")] = None
     submittedAt: Annotated[datetime | None, Field(description="When its create was sent.")] = None
     finishedAt: Annotated[datetime | None, Field(description="When it was finished.")] = None
+    usage: Annotated[Usage | None, Field(description="Tokens that it used.")] = None
 
 
 class OpenAIRunStatus(Model):

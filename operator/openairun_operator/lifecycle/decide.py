@@ -190,7 +190,7 @@ def _unaccounted(record: Record, facts: Facts) -> str | None:
 
 
 def _replace(run: Run, record: Record, facts: Facts) -> Decision:
-    """End the old run, then start anew. The old one goes into history when the new one is claimed."""
+    """End the old run, put it into history, and start anew."""
     if _holds_nothing(run):
         return creating.start(run, facts)
     if record.state == "claimed":
@@ -208,11 +208,19 @@ def _replace(run: Run, record: Record, facts: Facts) -> Decision:
     step = ending.end(record, facts)
     match step:
         case ending.Over():
-            return Decision(st.say(status, run, _last_word(status, record, facts), facts.now), Wait())
+            return _make_way(run, status, _last_word(status, record, facts), facts)
         case ending.Orphaned():
-            return Decision(st.say(status, run, following.orphaned(record, facts), facts.now), Wait())
+            return _make_way(run, status, following.orphaned(record, facts), facts)
     verdict = waiting(Reason.REPLACING, f"The definition changed: cancelling run {record.id}")
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)
+
+
+def _make_way(run: Run, status: OpenAIRunStatus, last_word: Verdict, facts: Facts) -> Decision:
+    """Put a run that is over into history. It is not shown as finished: who waits for the next one would be misled."""
+    past = st.archive(st.say(status, run, last_word, facts.now))
+    past = past.model_copy(update={"conditions": status.conditions})
+    verdict = waiting(Reason.REPLACING, f"{last_word.message}; what is defined now is run next")
+    return Decision(st.say(past, run, verdict, facts.now, phase=phase.PENDING, api=run.api), Wait())
 
 
 def _last_word(status: OpenAIRunStatus, record: Record, facts: Facts) -> Verdict:

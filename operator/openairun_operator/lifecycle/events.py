@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from openairun_operator.api.reasons import Reason
-from openairun_operator.api.status import Condition, OpenAIRunStatus
+from openairun_operator.api.status import Condition, OpenAIRunStatus, PastRun
 from openairun_operator.lifecycle import phase
 
 
@@ -23,12 +23,20 @@ def _became_true(type_: str, before: OpenAIRunStatus, after: OpenAIRunStatus) ->
 
 
 def _ended_well(before: OpenAIRunStatus, after: OpenAIRunStatus, ready: Condition, *, cancel: bool) -> bool:
-    """Whether a run ended as its user wants: it completed, or was cancelled by `cancel` or to make way for another."""
+    """Whether a run ended as its user wants: it completed, or was cancelled by `cancel`."""
     if ready.reason != Reason.CANCELLED:
         return ready.status == "True"
-    was = before.condition("Ready")
     # Where OpenAI does not say that it is cancelled, the operator gave up a run that only waited.
-    return cancel or after.phase != phase.CANCELLED or (was is not None and was.reason == Reason.REPLACING)
+    return cancel or after.phase != phase.CANCELLED
+
+
+def made_way(before: OpenAIRunStatus, after: OpenAIRunStatus) -> PastRun | None:
+    """The run that ended in this step, and went into history at once since another one follows."""
+    past = after.history[0] if after.history else None
+    last = before.record
+    if past is None or last is None or past.token != last.token or before.finishedAt:
+        return None
+    return past if past.finishedAt else None
 
 
 def events(before: OpenAIRunStatus, after: OpenAIRunStatus, *, cancel: bool) -> list[Event]:
@@ -41,7 +49,10 @@ def events(before: OpenAIRunStatus, after: OpenAIRunStatus, *, cancel: bool) -> 
         out.append(Event("Normal", Reason.ADOPTED, f"Run {after.runID} was taken up over the {after.api} API"))
     elif after.runID and after.runID != before.runID:
         out.append(Event("Normal", Reason.CREATED, f"Run {after.runID} was created over the {after.api} API"))
-    if after.finishedAt and not before.finishedAt:
+    if past := made_way(before, after):
+        well = past.reason in (Reason.CANCELLED, Reason.COMPLETED)
+        out.append(Event("Normal" if well else "Warning", Reason(past.reason or ready.reason), ready.message))
+    elif after.finishedAt and not before.finishedAt:
         well = _ended_well(before, after, ready, cancel=cancel)
         out.append(Event("Normal" if well else "Warning", Reason(ready.reason), ready.message))
     elif _became_true("Stalled", before, after):

@@ -91,6 +91,7 @@ def archive(status: OpenAIRunStatus) -> OpenAIRunStatus:
                 token=record.token if record else None,
                 submittedAt=_second(record.submittedAt) if record else None,
                 finishedAt=status.finishedAt,
+                usage=status.usage,
             ),
         )
     return OpenAIRunStatus(history=history[:MAX_HISTORY] or None, conditions=status.conditions)

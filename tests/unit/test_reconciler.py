@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from answers import answered, said
 from reconciling import UID, Body, World
 
 from openairun_operator import acting, store
@@ -181,6 +182,18 @@ async def test_a_claim_that_the_server_does_not_take_creates_nothing_and_says_so
     world.now = world.now.replace(minute=10)
     await world.work()
     assert world.status["runID"] == "resp_1"
+
+
+async def test_a_bad_request_is_shown_in_openais_own_words_with_its_request_id(world: World) -> None:
+    refused = answered(400, said("Unsupported value: 'temperature'."), headers={"x-request-id": "req_1"})
+    world.wire.fail = [refused]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    shown = {condition["type"]: condition for condition in world.status["conditions"]}
+    words = "OpenAI said 400: Unsupported value: 'temperature'. (request id req_1)"
+    assert (shown["Ready"]["message"], shown["Stalled"]["message"]) == (words, words)
+    assert (shown["Ready"]["reason"], shown["Finished"]["status"]) == ("InvalidRequest", "True")
+    assert [event.message for event in world.events] == [words]
 
 
 async def test_a_claim_leaves_room_for_the_id(world: World) -> None:

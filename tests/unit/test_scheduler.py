@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openairun_operator.scheduler import Scheduler
+from openairun_operator.scheduler import Scheduler, TryAgainError
 
 
 class VirtualSelector(selectors.DefaultSelector):
@@ -201,6 +201,32 @@ def test_an_exception_is_retried_with_back_off_and_the_key_is_never_lost(caplog:
     with caplog.at_level(logging.ERROR):
         in_virtual_time(main())
     assert "trying again in 60 s" in caplog.text
+
+
+@pytest.mark.parametrize("waits", ["by its own back-off", "by the scheduler's"])
+def test_a_key_that_waits_for_its_next_try_keeps_no_worker_from_others(waits: str) -> None:
+    async def main() -> None:
+        diary = Diary(takes=1)
+
+        async def work(key: str) -> float | None:
+            await diary.work(key)
+            if key != "failing":
+                return None
+            if waits == "by its own back-off":
+                return 60.0
+            raise TryAgainError("away")
+
+        scheduler = Scheduler(work, 1)
+        async with running(scheduler):
+            scheduler.wake("failing")
+            for i in range(5):
+                scheduler.wake(f"other-{i}", 1 + i / 10)
+            await asyncio.sleep(70)
+        others = [time - 1000 for time, key in diary.lines if key != "failing"]
+        assert others == pytest.approx([1, 2, 3, 4, 5]), "the one worker was free as soon as the try had failed"
+        assert len(diary.times("failing")) > 1, "and the next try was not forgotten"
+
+    in_virtual_time(main())
 
 
 def test_after_a_success_the_back_off_begins_anew() -> None:

@@ -61,9 +61,10 @@ _MAX_RETRY: Final = 60.0
 def retry_delay(failure: Failure, failures: int, jitter: float) -> float:
     """Seconds until the next try after `failures` in a row (at least 1).
 
-    Exponential from 2 s to 60 s, `jitter` in [0, 1) spreading it by ±20 %; `Retry-After` is a floor.
+    Exponential from 2 s to 60 s, `jitter` in [0, 1) spreading it by ±20 %. `Retry-After` is a floor, and what waits
+    for it is spread behind it: servers tell all who ask the same end of their patience.
     """
     base = (
         PERSON_RETRY if failure.reason in NEEDS_PERSON else min(_MAX_RETRY, _FIRST_RETRY * 2 ** min(failures - 1, 10))
     )
-    return max(base * (0.8 + 0.4 * jitter), failure.retry_after or 0.0)
+    return max(base * (0.8 + 0.4 * jitter), (failure.retry_after or 0.0) * (1 + 0.2 * jitter))

@@ -6,7 +6,9 @@ than 408, or a 503 in OpenAI's own form. Anything else may have taken effect.
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 
 import aiohttp
@@ -15,6 +17,7 @@ import openai
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
+from openairun_operator.api.status import MAX_MESSAGE
 from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
 
@@ -25,6 +28,8 @@ _BUSY: Final = re.compile(r"conversation_locked|already has an active run|conver
 _MODEL: Final = frozenset({"model_not_found", "model_not_available"})
 _QUOTA: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _MAX_RETRY_AFTER: Final = 600.0
+_MAX_END: Final = 300
+"""Characters of a message that are kept for what to do and the request's id, however much the server says."""
 
 ASSISTANTS_NOT_SERVED: Final = (
     "{address} answered {status}: it does not serve the Assistants API, which OpenAI ended on 2026-08-26, or does"
@@ -88,15 +93,20 @@ def _body(error: openai.APIStatusError) -> dict[str, Any]:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `Retry-After` in its form of seconds; at most ten minutes."""
+    """Seconds to wait, from `retry-after-ms` or `Retry-After`, in seconds or as a date; at most ten minutes."""
+    headers = error.response.headers
     for header, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
-            value = float(error.response.headers.get(header, "")) / unit
+            value = float(headers.get(header, "")) / unit
         except ValueError:
             continue
         if value >= 0:
             return min(value, _MAX_RETRY_AFTER)
-    return None
+    try:
+        value = parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time()
+    except (TypeError, ValueError, IndexError, OverflowError, OSError):
+        return None
+    return min(value, _MAX_RETRY_AFTER) if value >= 0 else None
 
 
 def names_what_is_missing(api: API, body: dict[str, Any]) -> bool:
@@ -116,7 +126,7 @@ def _reason(status: int, body: dict[str, Any], api: API, *, doing: Doing, is_pag
     match status:
         case 401:
             return Reason.INVALID_CREDENTIALS
-        case 403 | 404 if code in _MODEL:
+        case 400 | 403 | 404 if code in _MODEL:
             return Reason.MODEL_NOT_ACCESSIBLE
         case 403:
             return Reason.PERMISSION_DENIED
@@ -162,14 +172,21 @@ def _of_status(
         Reason.QUOTA_EXCEEDED: "Add credit, or raise the project's limit",
         Reason.MODEL_NOT_ACCESSIBLE: "Name another model, or give the key's project access to it",
     }.get(reason)
-    words += f". {advice}" if advice else ""
-    words += f" (request id {error.request_id})" if error.request_id else ""
+    request = f"(request id {error.request_id})" if error.request_id else ""
     return Failure(
         reason=reason,
-        message=text.message(words, *secrets),
+        message=_message(words, advice, request, secrets),
         outcome=_outcome(status, body),
         retry_after=_retry_after(error),
     )
+
+
+def _message(words: str, advice: str | None, request: str, secrets: tuple[str, ...]) -> str:
+    """All of it as one message. Of words that are too long the end goes, not what to do, nor the request's id."""
+    end = text.message(" ".join(filter(None, (advice, request))), *secrets)[:_MAX_END]
+    end = f"{'. ' if advice else ' '}{end}" if end else ""
+    said, room = text.message(words, *secrets), MAX_MESSAGE - len(end)
+    return (said if len(said) <= room else f"{said[: room - 1]}…") + end
 
 
 class TooLargeError(Exception):

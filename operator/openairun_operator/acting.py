@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
 from openairun_operator.api.reasons import Reason
@@ -64,9 +64,6 @@ from openairun_operator.wires.protocol import Wire
 
 logger = logging.getLogger(__name__)
 
-_NOTE_PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between the first tries to write an id down: a stopping operator waits for them."""
-
 
 class Wires(Protocol):
     """What is needed of the world outside: a wire for an API, and whether there can be one."""
@@ -111,6 +108,16 @@ class Actor:
         if self._sending:
             logger.info("Waiting for %d claims and creates that were sent", len(self._sending))
             await asyncio.wait(self._sending, timeout=limit)
+
+    @staticmethod
+    def unwritten(entry: Entry) -> bool:
+        """Whether OpenAI answered a create or a submission, and the answer is not recorded yet."""
+        record = entry.run.record
+        if record is None:
+            return False
+        turn = turns.pending(record)
+        token = record.token if record.state == "claimed" else turn.token if turn else None
+        return token is not None and isinstance(entry.known.ledger.get(token), Answered)
 
     async def unclaim(self, entry: Entry) -> None:
         """Let go of a claim that was never sent: the next operator must not take it for one without an answer."""
@@ -248,16 +255,13 @@ class Actor:
         await asyncio.shield(task)
 
     async def _write_down(self, entry: Entry, record: Record, run_id: str) -> None:
-        for pause in (*_NOTE_PAUSES, None):
-            try:
-                await self._note(entry, record, hold=False)
-                return
-            except (GoneError, RefusedError):
-                return  # decided upon next
-            except ClusterError as error:
-                logger.warning("%s: run %s is created; trying again to record it: %s", entry.run.key, run_id, error)
-            if pause is not None:
-                await asyncio.sleep(pause)
+        """Write the id down at once; where that fails it is decided upon anew, from the ledger, until it is done."""
+        try:
+            await self._note(entry, record, hold=False)
+        except (GoneError, RefusedError):
+            return  # decided upon next
+        except ClusterError as error:
+            logger.warning("%s: run %s is created, and not recorded yet: %s", entry.run.key, run_id, error)
 
     def _definition(
         self, run: Run, record: Record, contents: Contents | None, default_model: str | None = None
@@ -440,7 +444,8 @@ class Actor:
         known, now = entry.known, self._clock()
         known.failure, known.failed_at = failure, now
         known.failures += 1
-        known.retry_at = now + timedelta(seconds=retry_delay(failure, known.failures, random.random()))
+        interval = st.interval_of(entry.run.spec, entry.run.record, self._policy.polling_interval).total_seconds()
+        known.retry_at = now + timedelta(seconds=retry_delay(failure, known.failures, random.random(), interval))
 
     @staticmethod
     def _succeeded(entry: Entry) -> None:

@@ -78,6 +78,8 @@ class Reconciler:
         """Take in an event of the watch; `type_` is None for an object that was listed."""
         uid, listed = body["metadata"]["uid"], type_ is None
         entry = self._store.get(uid)
+        if listed:
+            self.scheduler.retry(uid)  # the API server is there, perhaps again
         if type_ == "DELETED":
             self._saw_deleted(uid, entry)
             return
@@ -155,10 +157,25 @@ class Reconciler:
         return None
 
     async def drain(self, limit: float) -> None:
-        """Wait for creates that were sent, at most `limit` seconds, and let go of claims that were not."""
+        """Wait for creates that were sent, have their ids recorded, and let go of claims that were not sent.
+
+        At most `limit` seconds each for the first two.
+        """
         await self._actor.drain(limit)
+        unwritten = [self._write_down(uid, entry) for uid, entry in self._store if self._actor.unwritten(entry)]
+        if unwritten:
+            await asyncio.wait([asyncio.create_task(each) for each in unwritten], timeout=limit)
         for _, entry in self._store:
             await self._actor.unclaim(entry)
+
+    async def _write_down(self, uid: str, entry: Entry) -> None:
+        """Have an answer recorded that a restart would lose."""
+        while self._actor.unwritten(entry):
+            try:
+                await self._step(uid, entry)
+            except ClusterError as error:
+                logger.warning("%s: %s", entry.run.key, error)
+                await asyncio.sleep(_CONFLICT_PAUSE)
 
     def _forget(self, uid: str) -> None:
         self._store.forget(uid)

@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import itertools
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
@@ -25,10 +26,11 @@ class TryAgainError(Exception):
 
 
 class Scheduler:
-    """Keys by due time. All times are seconds of the event loop's clock."""
+    """Keys by due time. All times are seconds of the event loop's clock; `jitter` is in [0, 1)."""
 
-    def __init__(self, work: Work, concurrency: int) -> None:
+    def __init__(self, work: Work, concurrency: int, jitter: Callable[[], float] = random.random) -> None:
         self._work = work
+        self._jitter = jitter
         self._concurrency = concurrency
         self._heap: list[tuple[float, int, str]] = []
         self._due: dict[str, float] = {}
@@ -50,6 +52,11 @@ class Scheduler:
         """Drop `key`; work that is under way ends by itself."""
         self._due.pop(key, None)
         self._failures.pop(key, None)
+
+    def retry(self, key: str) -> None:
+        """Have `key` worked on at once if it waits because work on it failed; its back-off begins anew."""
+        if self._failures.pop(key, 0):
+            self.wake(key)
 
     def known(self, key: str) -> bool:
         """Whether `key` is due at some time, or being worked on."""
@@ -114,7 +121,7 @@ class Scheduler:
             self._failures.pop(key, None)
         except Exception as error:
             count = self._failures[key] = self._failures.get(key, 0) + 1
-            pause = min(_FIRST_RETRY * 2 ** min(count - 1, 10), _MAX_RETRY)
+            pause = min(_FIRST_RETRY * 2 ** min(count - 1, 10), _MAX_RETRY) * (0.8 + 0.4 * self._jitter())
             if isinstance(error, TryAgainError):
                 logger.warning("%s; trying again in %.0f s", error, pause)
             else:

@@ -72,7 +72,8 @@ def test_a_person_must_act_where_the_operator_waits_for_one_and_where_it_stopped
 def again(reason: Reason) -> str:
     """How soon a call that failed so is tried again, as the page says it."""
     failure = Failure(reason=reason, message="")
-    first, last = (retry_delay(failure, failures, 0.5) for failures in (1, 1000))
+    interval = Policy(holder="", provider="", address="").polling_interval.total_seconds()
+    first, last = (retry_delay(failure, failures, 0.5, interval) for failures in (1, 1000))
     return f"every {first / 60:g} min" if first == last else f"{first:g} s to {last:g} s"
 
 
@@ -106,10 +107,12 @@ async def test_what_is_tried_again_in_its_own_way_is_so_too() -> None:
 
 def test_the_bounds_of_all_retries_are_in_the_text() -> None:
     text = " ".join(PAGE.split())
-    assert again(Reason.UNREACHABLE) == "2 s to 60 s"
+    assert again(Reason.RATE_LIMITED) == "2 s to 60 s"
+    assert again(Reason.UNREACHABLE) == "2 s to 12 s"
+    assert "within the run's polling interval and 10 s (2 s to 12 s where that is 5 s)" in text
     assert f"up to {errors._MAX_RETRY_AFTER / 60:g} minutes" in text
-    assert f"after at most {ending._RETRY.total_seconds():g} s" in text
-    away = Failure(reason=Reason.UNREACHABLE, message="")
+    assert f"after at most {ending._RETRY.total_seconds():g} s, or when the server asks for it" in text
+    away = Failure(reason=Reason.RATE_LIMITED, message="")
     spread = [retry_delay(away, 100, jitter) / 60 for jitter in (0, 1)]
     assert spread == pytest.approx([0.8, 1.2])
     assert "spread by ±20 %" in text
@@ -248,6 +251,6 @@ def test_the_numbers_about_the_api_server_are_the_codes() -> None:
     assert f"Decides anew in {reconciler._CONFLICT_PAUSE:g} s" in text
     assert f"up to {outputs._TRIES} times at once" in text
     pauses = iter(kopf_settings._Endless())
-    *first, then = [next(pauses) for _ in range(7)]
+    *first, then = [next(pauses) for _ in range(5)]
     assert f"after 1 s, {', '.join(map(str, first[1:]))} s and then every {then} s" in text
     assert f"more than {clients.MAX_ANSWER >> 20} MiB" in PAGE

@@ -3,6 +3,7 @@
 import pytest
 
 from openairun_operator.api.reasons import Reason
+from openairun_operator.lifecycle.failure import AWAY as AWAY_REASONS
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, PERSON_RETRY, Failure, retry_delay
 
 AWAY = Failure(reason=Reason.UNREACHABLE, message="away")
@@ -14,8 +15,25 @@ def limited(seconds: float) -> Failure:
 
 
 def test_passing_trouble_is_tried_again_after_2_s_and_ever_later_up_to_60_s() -> None:
-    delays = [retry_delay(AWAY, failures, 0.5) for failures in (1, 2, 3, 4, 5, 6, 7, 100, 10_000)]
+    passing = Failure(reason=Reason.BUSY, message="busy")
+    delays = [retry_delay(passing, failures, 0.5) for failures in (1, 2, 3, 4, 5, 6, 7, 100, 10_000)]
     assert delays == pytest.approx([2, 4, 8, 16, 32, 60, 60, 60, 60])
+
+
+@pytest.mark.parametrize("reason", sorted(AWAY_REASONS))
+@pytest.mark.parametrize("interval", [1, 5, 30, 3600])
+def test_a_server_that_is_away_is_tried_again_soon_enough_to_catch_up_when_it_is_back(
+    reason: Reason, interval: float
+) -> None:
+    delays = [retry_delay(Failure(reason=reason, message="away"), 100, jitter, interval) for jitter in JITTERS]
+    assert max(delays) < min(interval + 9.5, 72)
+    assert min(delays) > 2
+
+
+def test_a_server_that_asks_for_patience_is_given_it_whatever_the_interval() -> None:
+    assert retry_delay(Failure(reason=Reason.RATE_LIMITED, message="slow down"), 100, 0.5, 5) == pytest.approx(60)
+    away = Failure(reason=Reason.SERVER_ERROR, message="busy", retry_after=45)
+    assert retry_delay(away, 100, 0.0, 5) >= 45
 
 
 @pytest.mark.parametrize("reason", sorted(NEEDS_PERSON))

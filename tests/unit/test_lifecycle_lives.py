@@ -1,8 +1,9 @@
 """Whole lives of a resource, step by step, and each of them again with the operator dying at every step."""
 
+import itertools
 import random
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -787,6 +788,29 @@ def test_deleting_ends_at_the_orphan_limit_whatever_openai_does(trouble: Failure
     assert timedelta(minutes=2) <= world.now - before <= timedelta(minutes=2, seconds=1)
     assert world.orphan
     assert "resp_1" in world.orphan
+
+
+@pytest.mark.parametrize(("asks", "waits"), [(None, 10), (45, 45)])
+def test_a_cancel_that_failed_is_tried_again_soon_unless_the_server_asks_for_patience(
+    asks: float | None, waits: float
+) -> None:
+    world = running()
+    world.delete()
+    world.known.failures = 10
+    world.server.down = Failure(reason=Reason.RATE_LIMITED, message="slow down", retry_after=asks)
+    tries: list[datetime] = []
+    count = len(world.server.log)
+    while world.body is not None:
+        match world.step():
+            case True | False:
+                pass
+            case moment:
+                world.now = moment
+        if len(world.server.log) > count:
+            count = len(world.server.log)
+            tries.append(world.now)
+    pauses = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(tries)]
+    assert pauses[0] == pytest.approx(waits, rel=0.21)
 
 
 def test_a_search_that_cannot_be_made_ends_at_the_orphan_limit_too() -> None:

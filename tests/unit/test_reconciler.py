@@ -8,7 +8,7 @@ import pytest
 from answers import answered, said
 from reconciling import UID, Body, World
 
-from openairun_operator import acting, store
+from openairun_operator import reconciler, store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import ClusterError, RefusedError
@@ -145,29 +145,54 @@ async def test_a_claim_whose_write_seemed_to_fail_is_known_not_to_be_sent(world:
 
 
 @pytest.mark.parametrize("failures", [1, 3])
-async def test_an_id_that_cannot_be_written_down_is_kept_until_it_can(
-    world: World, failures: int, monkeypatch: pytest.MonkeyPatch
+async def test_an_id_that_cannot_be_written_down_is_kept_until_it_can(world: World, failures: int) -> None:
+    refuse_ids(world, failures)
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    for _ in range(failures - 1):
+        with pytest.raises(TryAgainError):  # so that no worker waits
+            await world.work()
+    await world.work()
+    assert len(world.wire.created) == 1
+    assert world.status["runID"] == "resp_1"
+
+
+async def test_an_id_that_could_not_be_written_down_is_when_the_operator_stops(
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acting, "_NOTE_PAUSES", ())
+    monkeypatch.setattr(reconciler, "_CONFLICT_PAUSE", 0.001)
+    refuse_ids(world, 4)
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    with pytest.raises(TryAgainError):
+        await world.work()
+    await world.reconciler.drain(5)
+    assert world.api.body is not None
+    assert '"id":"resp_1"' in world.api.body["metadata"]["annotations"][RECORD_ANNOTATION]
+    assert len(world.wire.created) == 1
+
+
+def refuse_ids(world: World, times: int) -> None:
+    """Let the API server be away for the next records of ids."""
     annotate = world.api.annotate
 
     async def refused(run: Run, record: str) -> Body:
-        nonlocal failures
-        if failures:
-            failures -= 1
+        nonlocal times
+        if times:
+            times -= 1
             raise ClusterError("record the run", 503, "away")
         return await annotate(run, record)
 
     world.api.annotate = refused  # type: ignore[method-assign]
+
+
+async def test_a_new_list_means_that_the_api_server_is_there_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[str] = []
+    monkeypatch.setattr(world.reconciler.scheduler, "retry", woken.append)
     world.reconciler.saw("ADDED", world.api.sent[0])
-    while failures:
-        try:
-            await world.work()
-        except TryAgainError:
-            continue
-    await world.work()
-    assert len(world.wire.created) == 1
-    assert world.status["runID"] == "resp_1"
+    assert woken == []
+    world.reconciler.saw(None, world.api.sent[0])  # nothing new in it
+    assert woken == [UID]
 
 
 async def test_a_claim_that_the_server_does_not_take_creates_nothing_and_says_so(world: World) -> None:

@@ -191,7 +191,7 @@ def test_an_exception_is_retried_with_back_off_and_the_key_is_never_lost(caplog:
                 raise RuntimeError("unexpected")
             return None
 
-        scheduler = Scheduler(work, 1)
+        scheduler = Scheduler(work, 1, jitter=lambda: 0.5)
         async with running(scheduler):
             scheduler.wake("a")
             await asyncio.sleep(1000)
@@ -229,6 +229,48 @@ def test_a_key_that_waits_for_its_next_try_keeps_no_worker_from_others(waits: st
     in_virtual_time(main())
 
 
+def test_what_failed_is_tried_again_at_once_when_there_is_reason_to() -> None:
+    async def main() -> None:
+        times: list[float] = []
+
+        async def work(key: str) -> float | None:
+            times.append(asyncio.get_running_loop().time() - 1000)
+            if len(times) < 8:
+                raise RuntimeError("unexpected")
+            return None
+
+        scheduler = Scheduler(work, 1, jitter=lambda: 0.5)
+        async with running(scheduler):
+            scheduler.wake("a")
+            await asyncio.sleep(20)  # the sixth try would be at 31
+            scheduler.retry("a")
+            scheduler.retry("of which nobody knows")
+            await asyncio.sleep(500)
+            scheduler.retry("a")  # it did not fail: nothing to do
+            await asyncio.sleep(500)
+        assert times == pytest.approx([0, 1, 3, 7, 15, 20, 21, 23])
+
+    in_virtual_time(main())
+
+
+def test_pauses_after_failures_are_spread_by_20_percent() -> None:
+    async def main() -> None:
+        times: list[float] = []
+
+        async def work(key: str) -> float | None:
+            times.append(asyncio.get_running_loop().time() - 1000)
+            raise RuntimeError("unexpected")
+
+        jitters = iter([0.0, 0.5, 1.0])
+        scheduler = Scheduler(work, 1, jitter=lambda: next(jitters, 0.5))
+        async with running(scheduler):
+            scheduler.wake("a")
+            await asyncio.sleep(10)
+        assert times[:4] == pytest.approx([0, 0.8, 2.8, 7.6])
+
+    in_virtual_time(main())
+
+
 def test_after_a_success_the_back_off_begins_anew() -> None:
     async def main() -> None:
         outcomes: Iterator[float | None] = iter([None, None, 100.0, None, 7.0])
@@ -241,7 +283,7 @@ def test_after_a_success_the_back_off_begins_anew() -> None:
                 raise RuntimeError("unexpected")
             return None if pause < 0 else pause
 
-        scheduler = Scheduler(work, 1)
+        scheduler = Scheduler(work, 1, jitter=lambda: 0.5)
         async with running(scheduler):
             scheduler.wake("a")
             await asyncio.sleep(500)

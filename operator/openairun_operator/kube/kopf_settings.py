@@ -9,9 +9,9 @@ class _Endless:
     """Pauses between retries, without end: a server that is away is no reason to give up. Iterable anew each time."""
 
     def __iter__(self) -> Iterator[float]:
-        yield from (1, 1, 2, 3, 5, 8)
+        yield from (1, 1, 2, 3)
         while True:
-            yield 10
+            yield 5
 
 
 def apply(settings: kopf.OperatorSettings) -> None:

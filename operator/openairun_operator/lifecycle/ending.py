@@ -14,7 +14,7 @@ from openairun_operator.lifecycle.observation import RunObservation
 CONFIRMATIONS: Final = 2
 """Looks in a row that must find no run before it counts as gone."""
 _RETRY: Final = timedelta(seconds=10)
-"""The longest pause between two tries to end a run: the orphan limit leaves no room for more."""
+"""The longest pause between two tries to end a run, unless the server asks for more: the orphan limit leaves little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
     if now >= limit:
         return Orphaned()
     if known.pausing(now) and known.retry_at and known.failed_at:
-        again = min(known.retry_at, known.failed_at + _RETRY)
+        asked = timedelta(seconds=known.failure.retry_after or 0.0) if known.failure else timedelta()
+        again = min(known.retry_at, known.failed_at + max(_RETRY, asked))
         if now < again:
             return Wait(min(again, limit))
     if known.gone and known.look_at and now < known.look_at:

@@ -53,18 +53,22 @@ NEEDS_PERSON: Final = frozenset(
 )
 """Reasons that pass only when somebody does something. Looked at again every `PERSON_RETRY` seconds."""
 
+AWAY: Final = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.SERVER_ERROR})
+"""Reasons that say that nobody is there to do it."""
+
 PERSON_RETRY: Final = 300.0
 _FIRST_RETRY: Final = 2.0
 _MAX_RETRY: Final = 60.0
+_BEYOND: Final = 9.4
 
 
-def retry_delay(failure: Failure, failures: int, jitter: float) -> float:
+def retry_delay(failure: Failure, failures: int, jitter: float, interval: float = _MAX_RETRY) -> float:
     """Seconds until the next try after `failures` in a row (at least 1).
 
     Exponential from 2 s to 60 s, `jitter` in [0, 1) spreading it by ±20 %. `Retry-After` is a floor, and what waits
-    for it is spread behind it: servers tell all who ask the same end of their patience.
+    for it is spread behind it: servers tell all who ask the same end of their patience. A server that is away is tried
+    again within the polling `interval` and 10 s: once it is back, all that ended meanwhile is soon known.
     """
-    base = (
-        PERSON_RETRY if failure.reason in NEEDS_PERSON else min(_MAX_RETRY, _FIRST_RETRY * 2 ** min(failures - 1, 10))
-    )
+    longest = min(_MAX_RETRY, (interval + _BEYOND) / 1.2) if failure.reason in AWAY else _MAX_RETRY
+    base = PERSON_RETRY if failure.reason in NEEDS_PERSON else min(longest, _FIRST_RETRY * 2 ** min(failures - 1, 10))
     return max(base * (0.8 + 0.4 * jitter), (failure.retry_after or 0.0) * (1 + 0.2 * jitter))

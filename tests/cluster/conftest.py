@@ -54,7 +54,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError(f"CLUSTER is one of {', '.join(KINDS)}, not {asked!r}")
     real_only = metafunc.definition.get_closest_marker("real_cluster") is not None
     # Each start of an operator takes seconds: where there is a real API server, `auto` starts the tests' own on that.
-    own_operator = "start_operator" in metafunc.fixturenames and asked == "auto" and ControlPlane.find() is not None
+    own_operator = (
+        {"start_operator", "ground"} & set(metafunc.fixturenames)
+        and asked == "auto"
+        and ControlPlane.find() is not None
+    )
     kinds = [kind for kind in KINDS[asked] if not (kind == "standin" and (real_only or own_operator))]
     metafunc.parametrize("cluster", kinds, indirect=True, scope="session")
 

@@ -16,8 +16,6 @@ from openairun_devkit.kubectl import Kubectl
 pytestmark = pytest.mark.cluster
 
 POST = {"Responses": "/responses$", "Assistants": "/threads/[^/]+/runs$"}
-PATCH_RUN = "/openairuns/[^/]+$"
-PATCH_STATUS = "/openairuns/[^/]+/status$"
 # A create that got no answer settles after the request time-out and 5 s: short here, for the tests' sake. Not shorter:
 # the first request in a process takes the SDK a second of CPU, which counts.
 QUICK = ("--request-timeout=4s",)
@@ -46,92 +44,6 @@ def test_a_stalled_watch_and_a_relabel_during_the_post_make_one_post(
     resource.wait_for("Ready")
     assert openai.count("POST", "/responses$") == 1
     only_run_is(openai, resource)
-
-
-@pytest.mark.parametrize("api", BOTH)
-def test_killed_before_the_claim_is_written_it_creates_one_run(
-    api: str,
-    kubectl: Kubectl,
-    namespace: str,
-    start_operator: StartOperator,
-    openai: OpenAIControl,
-    api_proxy: ApiProxy,
-) -> None:
-    hold = api_proxy.hold("PATCH", PATCH_RUN, when="before")
-    first = start_operator(namespace, through_proxy=api_proxy, extra_args=QUICK)
-    resource = Resource.apply(kubectl, "killed", BOTH[api])
-    hold.wait_held(timeout=30)
-    first.kill9()
-    api_proxy.heal()
-    assert openai.runs() == []
-    start_operator(namespace, extra_args=QUICK)
-    resource.wait_for("Ready", timeout=30)
-    only_run_is(openai, resource)
-
-
-@pytest.mark.parametrize("api", BOTH)
-@pytest.mark.parametrize("when", ["claimed", "sent", "created"])
-def test_killed_around_the_post_it_never_creates_two(
-    api: str,
-    when: str,
-    kubectl: Kubectl,
-    namespace: str,
-    start_operator: StartOperator,
-    openai: OpenAIControl,
-    api_proxy: ApiProxy,
-) -> None:
-    if when == "claimed":
-        hold = api_proxy.hold("PATCH", PATCH_STATUS, when="after")
-    else:
-        openai.fault(f"POST {POST[api]}", hold="before" if when == "sent" else "after")
-    first = start_operator(namespace, through_proxy=api_proxy, extra_args=QUICK)
-    resource = Resource.apply(kubectl, "killed", BOTH[api])
-    if when == "claimed":
-        hold.wait_held(timeout=30)
-    else:
-        openai.wait("POST", POST[api])
-    first.kill9()
-    api_proxy.heal()
-    openai.heal()
-    runs_before = len(openai.runs())
-    start_operator(namespace, extra_args=QUICK).wait_ready()
-    if api == "Responses":
-        resource.wait_reason("CreateOutcomeUnknown")
-        assert resource.condition("CreateOutcomeUnknown")["status"] == "True"
-        assert "create-again" in resource.condition("Ready")["message"]
-        assert len(openai.runs()) == runs_before <= 1
-    else:
-        resource.wait_for("Ready", timeout=40)
-        only_run_is(openai, resource)
-
-
-@pytest.mark.parametrize("api", BOTH)
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_while_the_id_is_recorded_it_never_creates_two(
-    api: str,
-    when: str,
-    kubectl: Kubectl,
-    namespace: str,
-    start_operator: StartOperator,
-    openai: OpenAIControl,
-    api_proxy: ApiProxy,
-) -> None:
-    blocked = openai.fault(f"POST {POST[api]}", hold="after")
-    first = start_operator(namespace, through_proxy=api_proxy, extra_args=QUICK)
-    resource = Resource.apply(kubectl, "killed", BOTH[api])
-    openai.wait("POST", POST[api])
-    hold = api_proxy.hold("PATCH", PATCH_RUN, when="before" if when == "before" else "after")
-    openai.release(blocked)
-    hold.wait_held()
-    first.kill9()
-    api_proxy.heal()
-    start_operator(namespace, extra_args=QUICK).wait_ready()
-    if api == "Responses" and when == "before":
-        resource.wait_reason("CreateOutcomeUnknown")
-        assert len(openai.runs()) == 1
-    else:
-        resource.wait_for("Ready", timeout=30)
-        only_run_is(openai, resource)
 
 
 def test_the_ways_out_of_an_unknown_outcome_work(

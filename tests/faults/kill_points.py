@@ -20,6 +20,7 @@ _LOOKS = 3
 """How many looks at a run are steps of their own: one more is like the last."""
 _CREATE = "POST responses"
 _RECORD = "PATCH openairuns"
+_EVENT = "POST events"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def _may_be_unknown(steps: Sequence[Step], number: int, moment: Moment) -> bool:
     for create, step in enumerate(steps):
         if step.what != _CREATE:
             continue
+        if steps[number].what == _EVENT:
+            return True  # events are posted beside all else: a create may be under way
         claim = max((n for n in range(create) if steps[n].what == _RECORD), default=-1)
         record = min((n for n in range(create, len(steps)) if steps[n].what == _RECORD), default=len(steps))
         after_claim = number > claim or (number == claim and moment != "before")

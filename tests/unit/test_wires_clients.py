@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -259,3 +261,14 @@ async def test_reads_and_cancels_are_sent_once_too(server: OpenAIStandIn, client
     server.add_fault("* .", times=None, status=500)
     await failures(clients, server.url, api, KEY)
     assert [request.method for request in server.requests()] == ["POST", "GET", "POST"]
+
+
+def test_all_that_a_request_needs_is_loaded_before_the_first() -> None:
+    """Loading it in a request took up to a second of the time that the request has."""
+    program = (
+        "import sys, openai, openairun_operator.wires.build; before = set(sys.modules); client = openai.AsyncOpenAI("
+        "api_key='x'); client.responses, client.beta.threads.runs;"
+        "print([name for name in set(sys.modules) - before if name.startswith('openai.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx2
+import openai.resources.beta.beta  # with the next: else the first request loads them, in the time that it has
+import openai.resources.responses.responses  # noqa: F401
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from openairun_operator.wires import errors

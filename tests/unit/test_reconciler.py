@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from reconciling import UID, Body, World
@@ -15,10 +17,30 @@ from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.run import Run
 from openairun_operator.scheduler import TryAgainError
 
+DELETING = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
+
 
 @pytest.fixture
 async def world() -> World:
     return World()
+
+
+@contextlib.asynccontextmanager
+async def scheduled(world: World) -> AsyncIterator[None]:
+    """The object is seen, and the scheduler works on it."""
+    working = asyncio.create_task(world.reconciler.scheduler.run())
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    try:
+        yield
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def until(happened: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not happened():  # noqa: ASYNC110 - a fake has no event to wait for
+            await asyncio.sleep(0)
 
 
 async def test_a_run_is_created_recorded_and_shown(world: World) -> None:
@@ -392,3 +414,24 @@ async def test_the_right_to_act_lost_between_claim_and_create_sends_nothing(worl
     await world.work()
     assert world.api.writes == ["hold", "status"]
     assert world.wire.created == []
+
+
+@pytest.mark.parametrize("status", [403, 422, 500])
+async def test_a_status_that_cannot_be_written_stops_no_look_and_no_cancel(world: World, status: int) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+
+    async def refused(run: Run, difference: Body) -> Body:
+        raise (RefusedError if status == 422 else ClusterError)("write the status", status, "no")
+
+    world.api.write_status = refused  # type: ignore[method-assign]
+    for seconds in (10, 20, 30):
+        world.now = world.now.replace(second=seconds)
+        with pytest.raises(TryAgainError, match="cannot write the status"):
+            await world.work()
+    assert len(world.wire.observed) >= 2
+    for minute in (30, 31, 32):
+        world.now = world.now.replace(minute=minute)
+        with pytest.raises(TryAgainError):
+            await world.work()
+    assert len(world.wire.cancelled) == 1, "the deadline holds"

@@ -435,3 +435,25 @@ async def test_a_status_that_cannot_be_written_stops_no_look_and_no_cancel(world
         with pytest.raises(TryAgainError):
             await world.work()
     assert len(world.wire.cancelled) == 1, "the deadline holds"
+
+
+@pytest.mark.parametrize("end", ["cancelled", "orphaned"])
+async def test_a_finalizer_that_cannot_be_removed_yet_is_tried_again_and_its_event_said_once(
+    world: World, end: str
+) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    said = len(world.events)
+    world.wire.refuse_cancels = 99 if end == "orphaned" else 0
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+    if end == "orphaned":
+        await world.work()
+        world.now = world.now.replace(minute=5)
+    for _ in range(3):
+        world.api.refuse = [ClusterError("release the finalizer", 403, "forbidden")]
+        with pytest.raises(TryAgainError, match="cannot release the finalizer"):
+            await world.work()
+    await world.work()
+    assert world.api.body is None
+    assert [event.reason for event in world.events[said:]] == [end.capitalize()]
+    assert counted(world, "openairun_orphans_total", api="Responses") == (end == "orphaned")

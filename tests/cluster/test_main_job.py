@@ -324,6 +324,27 @@ def test_a_refused_status_write_stops_nothing(
     Resource.apply(kubectl, "hello", RESPONSE).wait_for("Ready", timeout=30)
 
 
+
+def test_watches_that_are_cut_and_refused_stop_no_poll_and_come_back(
+    kubectl: Kubectl, namespace: str, start_operator: StartOperator, openai: OpenAIControl, api_proxy: ApiProxy
+) -> None:
+    operator = start_operator(namespace, through_proxy=api_proxy)
+    resource = Resource.apply(kubectl, "watched", RESPONSE, script="never").wait_phase("InProgress")
+    for number, status in enumerate((None, 403, 410, 422, 429, 500), start=10):
+        if status is None:
+            api_proxy.cut("GET", "/openairuns$", times=2)
+        else:
+            api_proxy.fail("GET", "/openairuns$", status)
+        api_proxy.cut_watches()
+        interval = f"{number}s"
+        Resource.apply(kubectl, "watched", RESPONSE | {"pollingInterval": interval}, script="never")
+        wait_until(lambda i=interval: resource.status["effective"]["pollingInterval"] == i, 30, f"word after {status}")
+    openai.wait("GET", "/responses/", count=openai.count("GET", "/responses/") + 1, timeout=30)
+    resource.delete()
+    assert [each["cancel_calls"] for each in openai.runs()] == [1]
+    assert operator.stop() == 0
+
+
 def test_the_operator_waits_for_the_crd_and_says_so(
     kubectl: Kubectl, namespace: str, start_operator: StartOperator, api_proxy: ApiProxy
 ) -> None:

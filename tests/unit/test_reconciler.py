@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import pytest
 from reconciling import UID, Body, World
@@ -14,6 +16,7 @@ from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import ClusterError, RefusedError
 from openairun_operator.lifecycle.failure import Failure, Outcome
+from openairun_operator.lifecycle.observation import RunObservation, RunRef
 from openairun_operator.lifecycle.run import Run
 from openairun_operator.scheduler import TryAgainError
 
@@ -457,3 +460,99 @@ async def test_a_finalizer_that_cannot_be_removed_yet_is_tried_again_and_its_eve
     assert world.api.body is None
     assert [event.reason for event in world.events[said:]] == [end.capitalize()]
     assert counted(world, "openairun_orphans_total", api="Responses") == (end == "orphaned")
+
+
+async def test_deleting_during_a_look_is_one_cancel_once_the_look_is_answered(world: World) -> None:
+    world.wire.looking = asyncio.Event()
+    async with scheduled(world):
+        await until(lambda: world.status.get("runID"))
+        world.now = world.now.replace(second=10)
+        world.reconciler.scheduler.wake(UID)
+        await until(lambda: world.wire.observed)
+        world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+        await asyncio.sleep(0)
+        assert world.wire.cancelled == [], "one call at a time for one run"
+        world.wire.looking.set()
+        await until(lambda: world.api.body is None)
+    assert len(world.wire.cancelled) == 1
+
+
+async def test_deleting_twice_is_one_cancel(world: World) -> None:
+    world.wire.cancelling = asyncio.Event()
+    async with scheduled(world):
+        await until(lambda: world.status.get("runID"))
+        world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+        await until(lambda: world.wire.cancelled)
+        again = {"labels": {"deleted": "again"}, "deletionGracePeriodSeconds": 0}
+        world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(again)))
+        await asyncio.sleep(0)
+        world.wire.cancelling.set()
+        await until(lambda: world.api.body is None)
+    assert len(world.wire.cancelled) == 1
+
+
+async def test_an_error_that_nobody_expected_does_not_let_go_of_a_run_that_goes(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    cancel = world.wire.cancel
+
+    async def broken(ref: RunRef) -> RunObservation:
+        world.wire.cancel = cancel  # type: ignore[method-assign]
+        raise RuntimeError("unexpected")
+
+    world.wire.cancel = broken  # type: ignore[method-assign]
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+    with pytest.raises(RuntimeError):  # the scheduler tries again, whatever is raised
+        await world.work()
+    assert world.api.body is not None
+    assert world.api.body["metadata"]["finalizers"] == [FINALIZER]
+    await world.work()
+    assert (len(world.wire.cancelled), world.api.body) == (1, None)
+
+
+@pytest.mark.parametrize("type_", [None, "ADDED", "MODIFIED"])
+async def test_what_kind_of_event_the_watch_calls_it_makes_no_difference(world: World, type_: str | None) -> None:
+    """`kubectl replace` drops the marks, and a new list calls everything new."""
+    world.reconciler.saw(type_, world.api.sent[0])
+    await world.work()
+    for change in ({"input": "x"}, {"input": "another"}):
+        replaced = world.api.change(
+            lambda body, change=change: body.update(
+                spec={"model": "m", **change},
+                metadata={k: v for k, v in body["metadata"].items() if k not in ("finalizers", "annotations")},
+            )
+        )
+        world.reconciler.saw(type_, replaced)
+        await world.work()
+        assert world.api.body is not None
+        assert world.api.body["metadata"]["finalizers"] == [FINALIZER]
+        assert RECORD_ANNOTATION in world.api.body["metadata"]["annotations"]
+        world.now += timedelta(minutes=1)
+        await world.work()
+    assert [request.spec.input for request in world.wire.created] == ["x", "another"]
+    assert [ref.id for ref in world.wire.cancelled] == ["resp_1"]
+
+
+async def test_what_a_replaced_run_said_does_not_stay_in_status(world: World) -> None:
+    world.wire.status = "completed"
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.now = world.now.replace(second=30)
+    await world.work()
+    old = {"output", "usage", "finishedAt", "completedAt"}
+    assert old <= world.status.keys()
+    world.wire.status = "in_progress"
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["spec"].update(input="another")))
+    await world.work()
+    assert (world.status["runID"], world.status["phase"]) == ("resp_2", "Queued")
+    assert not old & world.status.keys()
+
+
+async def test_the_record_does_not_grow_with_the_definition(world: World) -> None:
+    """The API server takes 262144 bytes of annotations; JSON writes a letter that is not ASCII in six."""
+    world.api.sent[0]["spec"]["input"] = world.api.body["spec"]["input"] = "ж" * 65_536  # type: ignore[index]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    assert len(world.wire.created) == 1
+    for body in world.api.sent:
+        assert len(json.dumps(body["metadata"])) < 10_000

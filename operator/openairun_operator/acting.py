@@ -413,19 +413,12 @@ class Actor:
 
     async def release(self, entry: Entry, orphan: str | None) -> None:
         """Remove the finalizer, and say what is left at OpenAI."""
-        run = entry.run
-        deleting = run.deleted_at is not None or entry.vanished
-        if orphan and deleting:
-            message = f"The resource is deleted, and its end was not seen: {orphan} may still go at OpenAI"
-            self._events.emit(run, ev.Event("Warning", Reason.ORPHANED, message))
-            self._metrics.orphaned(run.record.api if run.record else run.api)
-        elif deleting and entry.known.cancelled and run.record:
-            self._events.emit(run, ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled"))
-        elif deleting and _left_alone(entry):
-            assert run.record is not None
-            what = f"run {run.record.followed}" if run.record.id else f"a run with {run.record.token} in its metadata"
-            message = f"The resource is deleted, and {what} left alone, as deletionPolicy asks"
-            self._events.emit(run, ev.Event("Normal", Reason.ORPHANED, message))
+        farewell, run = _farewell(entry, orphan), entry.run
+        if farewell and farewell != entry.farewell:  # else it is said, and the finalizer could not be removed yet
+            entry.farewell = farewell
+            self._events.emit(run, farewell)
+            if orphan:
+                self._metrics.orphaned(run.record.api if run.record else run.api)
         if not entry.vanished:
             entry.take(await self._cluster.release(run, entry.body))
 
@@ -452,6 +445,24 @@ class Actor:
         known = entry.known
         known.failure = known.failed_at = known.retry_at = None
         known.failures = 0
+
+
+def _farewell(entry: Entry, orphan: str | None) -> ev.Event | None:
+    """What is said of a resource that is deleted and let go."""
+    run = entry.run
+    if run.deleted_at is None and not entry.vanished:
+        return None
+    if orphan:
+        message = f"The resource is deleted, and its end was not seen: {orphan} may still go at OpenAI"
+        return ev.Event("Warning", Reason.ORPHANED, message)
+    if entry.known.cancelled and run.record:
+        return ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled")
+    if _left_alone(entry):
+        assert run.record is not None
+        what = f"run {run.record.followed}" if run.record.id else f"a run with {run.record.token} in its metadata"
+        message = f"The resource is deleted, and {what} left alone, as deletionPolicy asks"
+        return ev.Event("Normal", Reason.ORPHANED, message)
+    return None
 
 
 def _left_alone(entry: Entry) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from openairun_operator.wires.protocol import Wire
 logger = logging.getLogger(__name__)
 
 _CRD_RETRY: Final = 5.0
+_WATCH_RETRY: Final = 2.0
 _DRAIN: Final = timedelta(seconds=5)
 
 
@@ -83,9 +84,7 @@ def configure_logging(settings: Settings) -> None:
 async def run(settings: Settings) -> None:
     """Run the operator until SIGTERM or SIGINT."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    _stop_at_signals(stop)
     cluster, clients = await Cluster.connect(), Clients(settings.request_timeout.total_seconds())
     logger.info("the cluster is %s", cluster.where)
     try:
@@ -95,6 +94,12 @@ async def run(settings: Settings) -> None:
         await clients.close()
         await cluster.close()
     logger.info("stopped")
+
+
+def _stop_at_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
 
 
 async def _crd_is_there(cluster: Cluster, stop: asyncio.Event) -> bool:
@@ -131,15 +136,12 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     lease = Lease(cluster, *settings.lease, settings.holder) if settings.lease else None
     wires = OperatorWires(settings, key, clients)
     reconciler = Reconciler(policy, cluster, wires, events, metrics, may_act=lease.held if lease else always)
-    registry = kopf.OperatorRegistry()
     background = {
         "scheduler": reconciler.scheduler.run,
         "sweep": reconciler.sweep,
         "key": lambda: key.watch(reconciler.credentials_changed),
         "events": events.run,
     }
-    drain = (settings.request_timeout + _DRAIN).total_seconds()
-    handlers.register(registry, reconciler, background, drain, stop)
     where = ", ".join(settings.namespaces) or "all namespaces"
     logger.info("watching openairuns in %s; runs go to %s", where, settings.base_url)
     async with _served(metrics, settings.metrics), leading(lease, stop, settings.liveness) as ours:
@@ -147,16 +149,54 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
             return
         if settings.liveness:
             await _check_free(settings.liveness)
-        await kopf.operator(
-            registry=registry,
-            settings=kopf.OperatorSettings(),
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
-            liveness_endpoint=settings.liveness,
-            stop_flag=stop,
-            # Else kopf asks who the user is, and in a container the user mostly has no name.
-            identity=cast(Any, settings.holder),  # its type is not exported
-        )
+        await keep_watching(lambda flag: _watch(settings, reconciler, background, flag), stop)
+
+
+async def _watch(
+    settings: Settings, reconciler: Reconciler, background: Mapping[str, handlers.Background], flag: asyncio.Event
+) -> None:
+    """Run kopf, and what runs beside it, until `flag` is set or a signal comes."""
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, reconciler, background, (settings.request_timeout + _DRAIN).total_seconds(), flag)
+    await kopf.operator(
+        registry=registry,
+        settings=kopf.OperatorSettings(),
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
+        liveness_endpoint=settings.liveness,
+        stop_flag=flag,
+        # Else kopf asks who the user is, and in a container the user mostly has no name.
+        identity=cast(Any, settings.holder),  # its type is not exported
+    )
+
+
+async def keep_watching(watch: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Watch until told to stop. kopf ends at an answer that it does not expect, such as 410 or 422: it begins anew.
+
+    Its errors are not exported, so all are taken for such; LoginError alone is for a person.
+    """
+    while True:
+        flag = asyncio.Event()  # kopf's own: it is set whenever kopf ends
+        passing = asyncio.create_task(_pass_on(stop, flag))
+        try:
+            await watch(flag)
+            return
+        except kopf.LoginError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as said above
+            logger.error("The watch ended: %s: %s; starting it again", type(error).__name__, error)
+        finally:
+            passing.cancel()
+        _stop_at_signals(stop)  # kopf had them meanwhile
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _WATCH_RETRY)
+        if stop.is_set():
+            return
+
+
+async def _pass_on(stop: asyncio.Event, flag: asyncio.Event) -> None:
+    await stop.wait()
+    flag.set()
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError
 from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Delete, Release, Wait
+from openairun_operator.lifecycle.actions import Cancel, Delete, Observe, Release, Wait
 from openairun_operator.lifecycle.decide import decide
 from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.metrics import Metrics
@@ -225,7 +225,15 @@ class Reconciler:
         entry.ending = decision.ending
         entry.known.turn_to_ending(decision, facts.now)
         logger.debug("%s: %s", run.key, decision.action)
-        wrote = await self._show(entry, decision.status)
+        try:
+            wrote = await self._show(entry, decision.status)
+        except (ConflictError, GoneError):
+            raise
+        except ClusterError:
+            # A run that goes costs money, shown or not: it is looked at, and cancelled at its deadline.
+            if isinstance(decision.action, Observe | Cancel):
+                await self._actor.act(entry, decision.action)
+            raise
         match decision.action:
             case Wait(until):
                 if wrote:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Knowledge
 from openairun_operator.lifecycle.run import Run, parse
 
@@ -60,6 +61,8 @@ class Entry:
     """The object went without waiting for us: somebody removed the finalizer."""
     settled: tuple[Any, Any] | None = None
     """A status that was written, and what the API server made of it: not to be written again."""
+    farewell: Event | None = None
+    """What was said of its end: not to be said again when its finalizer cannot be removed at once."""
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Entry":

@@ -324,6 +324,43 @@ def test_a_refused_status_write_stops_nothing(
     Resource.apply(kubectl, "hello", RESPONSE).wait_for("Ready", timeout=30)
 
 
+def test_kopf_writes_nothing_on_an_object_in_a_whole_life(
+    kubectl: Kubectl, namespace: str, start_operator: StartOperator, api_proxy: ApiProxy
+) -> None:
+    """What it would write: a copy of the whole spec, which can be too long; its progress; results of handlers."""
+    start_operator(namespace, through_proxy=api_proxy)
+    resource = Resource.apply(kubectl, "plain", RESPONSE, script="never").wait_phase("InProgress")
+    Resource.apply(kubectl, "plain", RESPONSE | {"input": "Say goodbye."}).wait_for("Ready")
+    metadata = resource.body["metadata"]
+    assert metadata["annotations"].keys() <= {"openairun.dev/run", "kubectl.kubernetes.io/last-applied-configuration"}
+    assert set(metadata.get("finalizers", [])) <= {"openairun.dev/cancel-run"}
+    resource.delete()
+    written = [each for each in api_proxy.requests if each.method in ("PATCH", "PUT", "POST")]
+    assert {each.method for each in written if "/openairuns/" in each.path} == {"PATCH"}
+    assert not [each.body for each in written if b"kopf" in each.body]
+    assert not [each.path for each in api_proxy.requests if "kopf" in each.path], "no peerings are looked for"
+
+
+def test_watches_that_are_cut_and_refused_stop_no_poll_and_come_back(
+    kubectl: Kubectl, namespace: str, start_operator: StartOperator, openai: OpenAIControl, api_proxy: ApiProxy
+) -> None:
+    operator = start_operator(namespace, through_proxy=api_proxy)
+    resource = Resource.apply(kubectl, "watched", RESPONSE, script="never").wait_phase("InProgress")
+    for number, status in enumerate((None, 403, 410, 422, 429, 500), start=10):
+        if status is None:
+            api_proxy.cut("GET", "/openairuns$", times=2)
+        else:
+            api_proxy.fail("GET", "/openairuns$", status)
+        api_proxy.cut_watches()
+        interval = f"{number}s"
+        Resource.apply(kubectl, "watched", RESPONSE | {"pollingInterval": interval}, script="never")
+        wait_until(lambda i=interval: resource.status["effective"]["pollingInterval"] == i, 30, f"word after {status}")
+    openai.wait("GET", "/responses/", count=openai.count("GET", "/responses/") + 1, timeout=30)
+    resource.delete()
+    assert [each["cancel_calls"] for each in openai.runs()] == [1]
+    assert operator.stop() == 0
+
+
 def test_the_operator_waits_for_the_crd_and_says_so(
     kubectl: Kubectl, namespace: str, start_operator: StartOperator, api_proxy: ApiProxy
 ) -> None:

@@ -90,18 +90,22 @@ def _merge(target: Body, patch: Body) -> None:
 
 
 class FakeWire:
-    """A wire on which one run goes as `status` says. `gate`, when set, holds creates back."""
+    """A wire on which one run goes as `status` says. What is set of `gate`, `looking` and `cancelling` holds back
+    creates, looks and cancels."""
 
     api = "Responses"
     searchable = False
 
     def __init__(self) -> None:
         self.created: list[CreateRequest] = []
+        self.observed: list[RunRef] = []
         self.cancelled: list[RunRef] = []
         self.status = "in_progress"
         self.refuse_cancels = 0
         self.fail: list[Failure] = []
         self.gate: asyncio.Event | None = None
+        self.looking: asyncio.Event | None = None
+        self.cancelling: asyncio.Event | None = None
         self.sending = asyncio.Event()
 
     async def create(self, request: CreateRequest) -> RunObservation:
@@ -113,6 +117,9 @@ class FakeWire:
         return RunObservation(id=f"resp_{len(self.created)}", status="queued")
 
     async def observe(self, ref: RunRef) -> RunObservation:
+        self.observed.append(ref)
+        if self.looking:
+            await self.looking.wait()
         self._maybe_fail()
         if self.status != "completed":
             return RunObservation(id=ref.id, status=self.status)
@@ -121,6 +128,8 @@ class FakeWire:
 
     async def cancel(self, ref: RunRef) -> RunObservation:
         self.cancelled.append(ref)
+        if self.cancelling:
+            await self.cancelling.wait()
         self._maybe_fail()
         if self.refuse_cancels:
             self.refuse_cancels -= 1

@@ -162,3 +162,14 @@ async def test_an_answer_that_cannot_be_read_is_not_shown(text: str) -> None:
         await connected(Wire(Response(200, text))).read("Secret", "team", "s")
     assert failed.value.__cause__ is failed.value.__context__ is None
     assert VALUE not in "".join(traceback.format_exception(failed.value))
+
+
+async def test_claim_and_finalizer_are_one_write_that_depends_on_what_was_seen() -> None:
+    wire = Wire(Response(200, json.dumps({"metadata": {}})))
+    await connected(wire).hold(RUN, {"metadata": {"resourceVersion": "7"}}, "record")
+    ((method, _, body),) = wire.sent
+    assert method == "PATCH"
+    metadata = (json.loads(body) if isinstance(body, str | bytes) else body)["metadata"]
+    assert (metadata["resourceVersion"], metadata["uid"]) == ("7", "uid-1")
+    assert metadata["finalizers"] == ["openairun.dev/cancel-run"]
+    assert metadata["annotations"] == {"openairun.dev/run": "record"}

@@ -722,8 +722,9 @@ def test_before_anything_deleting_is_at_once() -> None:
     world = World()
     world.blocked = NO_CREDENTIALS
     world.settle()
+    assert not world.run.has_finalizer
     world.delete()
-    assert world.body is None
+    assert (world.body, world.server.sent) == (None, [])
 
 
 @WIRES

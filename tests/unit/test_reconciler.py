@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import pytest
 from answers import answered, said
@@ -13,13 +17,40 @@ from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import ClusterError, RefusedError
 from openairun_operator.lifecycle.failure import Failure, Outcome
+from openairun_operator.lifecycle.observation import RunObservation, RunRef
 from openairun_operator.lifecycle.run import Run
 from openairun_operator.scheduler import TryAgainError
+
+DELETING = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
 
 
 @pytest.fixture
 async def world() -> World:
     return World()
+
+
+@contextlib.asynccontextmanager
+async def scheduled(world: World) -> AsyncIterator[None]:
+    """The object is seen, and the scheduler works on it."""
+    working = asyncio.create_task(world.reconciler.scheduler.run())
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    try:
+        yield
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def idle() -> None:
+    """Let all go on that can without waiting."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def until(happened: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not happened():  # noqa: ASYNC110 - a fake has no event to wait for
+            await asyncio.sleep(0)
 
 
 async def test_a_run_is_created_recorded_and_shown(world: World) -> None:
@@ -430,3 +461,142 @@ async def test_the_right_to_act_lost_between_claim_and_create_sends_nothing(worl
     await world.work()
     assert world.api.writes == ["hold", "status"]
     assert world.wire.created == []
+
+
+@pytest.mark.parametrize("status", [403, 422, 500])
+async def test_a_status_that_cannot_be_written_stops_no_look_and_no_cancel(world: World, status: int) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+
+    async def refused(run: Run, difference: Body) -> Body:
+        raise (RefusedError if status == 422 else ClusterError)("write the status", status, "no")
+
+    world.api.write_status = refused  # type: ignore[method-assign]
+    for seconds in (10, 20, 30):
+        world.now = world.now.replace(second=seconds)
+        with pytest.raises(TryAgainError, match="cannot write the status"):
+            await world.work()
+    assert len(world.wire.observed) >= 2
+    for minute in (30, 31, 32):
+        world.now = world.now.replace(minute=minute)
+        with pytest.raises(TryAgainError):
+            await world.work()
+    assert len(world.wire.cancelled) == 1, "the deadline holds"
+
+
+@pytest.mark.parametrize("end", ["cancelled", "orphaned"])
+async def test_a_finalizer_that_cannot_be_removed_yet_is_tried_again_and_its_event_said_once(
+    world: World, end: str
+) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    said = len(world.events)
+    world.wire.refuse_cancels = 99 if end == "orphaned" else 0
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+    if end == "orphaned":
+        await world.work()
+        world.now = world.now.replace(minute=5)
+    for _ in range(3):
+        world.api.refuse = [ClusterError("release the finalizer", 403, "forbidden")]
+        with pytest.raises(TryAgainError, match="cannot release the finalizer"):
+            await world.work()
+    await world.work()
+    assert world.api.body is None
+    assert [event.reason for event in world.events[said:]] == [end.capitalize()]
+    assert counted(world, "openairun_orphans_total", api="Responses") == (end == "orphaned")
+
+
+async def test_deleting_during_a_look_is_one_cancel_once_the_look_is_answered(world: World) -> None:
+    world.wire.looking = asyncio.Event()
+    async with scheduled(world):
+        await until(lambda: world.status.get("runID"))
+        world.now = world.now.replace(second=10)
+        world.reconciler.scheduler.wake(UID)
+        await until(lambda: world.wire.observed)
+        world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+        await idle()
+        assert world.wire.cancelled == [], "one call at a time for one run"
+        world.wire.looking.set()
+        await until(lambda: world.api.body is None)
+    assert len(world.wire.cancelled) == 1
+
+
+async def test_deleting_twice_is_one_cancel(world: World) -> None:
+    world.wire.cancelling = asyncio.Event()
+    async with scheduled(world):
+        await until(lambda: world.status.get("runID"))
+        world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+        await until(lambda: world.wire.cancelled)
+        again = {"labels": {"deleted": "again"}, "deletionGracePeriodSeconds": 0}
+        world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(again)))
+        await idle()
+        world.wire.cancelling.set()
+        await until(lambda: world.api.body is None)
+    assert len(world.wire.cancelled) == 1
+
+
+async def test_an_error_that_nobody_expected_does_not_let_go_of_a_run_that_goes(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    cancel = world.wire.cancel
+
+    async def broken(ref: RunRef) -> RunObservation:
+        world.wire.cancel = cancel  # type: ignore[method-assign]
+        raise RuntimeError("unexpected")
+
+    world.wire.cancel = broken  # type: ignore[method-assign]
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+    with pytest.raises(RuntimeError):  # the scheduler tries again, whatever is raised
+        await world.work()
+    assert world.api.body is not None
+    assert world.api.body["metadata"]["finalizers"] == [FINALIZER]
+    await world.work()
+    assert (len(world.wire.cancelled), world.api.body) == (1, None)
+
+
+@pytest.mark.parametrize("type_", [None, "ADDED", "MODIFIED"])
+async def test_what_kind_of_event_the_watch_calls_it_makes_no_difference(world: World, type_: str | None) -> None:
+    """`kubectl replace` drops the marks, and a new list calls everything new."""
+    world.reconciler.saw(type_, world.api.sent[0])
+    await world.work()
+    for change in ({"input": "x"}, {"input": "another"}):
+        replaced = world.api.change(
+            lambda body, change=change: body.update(
+                spec={"model": "m", **change},
+                metadata={k: v for k, v in body["metadata"].items() if k not in ("finalizers", "annotations")},
+            )
+        )
+        world.reconciler.saw(type_, replaced)
+        await world.work()
+        assert world.api.body is not None
+        assert world.api.body["metadata"]["finalizers"] == [FINALIZER]
+        assert RECORD_ANNOTATION in world.api.body["metadata"]["annotations"]
+        world.now += timedelta(minutes=1)
+        await world.work()
+    assert [request.spec.input for request in world.wire.created] == ["x", "another"]
+    assert [ref.id for ref in world.wire.cancelled] == ["resp_1"]
+
+
+async def test_what_a_replaced_run_said_does_not_stay_in_status(world: World) -> None:
+    world.wire.status = "completed"
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.now = world.now.replace(second=30)
+    await world.work()
+    old = {"output", "usage", "finishedAt", "completedAt"}
+    assert old <= world.status.keys()
+    world.wire.status = "in_progress"
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["spec"].update(input="another")))
+    await world.work()
+    assert (world.status["runID"], world.status["phase"]) == ("resp_2", "Queued")
+    assert not old & world.status.keys()
+
+
+async def test_the_record_does_not_grow_with_the_definition(world: World) -> None:
+    """The API server takes 262144 bytes of annotations; JSON writes a letter that is not ASCII in six."""
+    world.api.sent[0]["spec"]["input"] = world.api.body["spec"]["input"] = "ж" * 65_536  # type: ignore[index]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    assert len(world.wire.created) == 1
+    for body in world.api.sent:
+        assert len(json.dumps(body["metadata"])) < 10_000

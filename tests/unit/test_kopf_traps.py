@@ -1,0 +1,200 @@
+"""kopf watches, logs in and serves the probe: for what it is known to do to runs otherwise, it has no occasion."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import kopf
+import pytest
+from reconciling import World
+
+from openairun_operator import assembly, handlers
+from openairun_operator.api.names import FINALIZER, GROUP, PLURAL, RECORD_ANNOTATION
+from openairun_operator.kube import kopf_settings
+
+ROOT = Path(__file__).parents[2]
+OBJECT: dict[str, Any] = {
+    "apiVersion": "openairun.dev/v1alpha1",
+    "kind": "OpenAIRun",
+    "metadata": {"name": "run", "namespace": "team", "uid": "uid-1", "resourceVersion": "100"},
+    "spec": {},
+}
+
+
+class Watched:
+    """In place of the reconciler: what it is told."""
+
+    def __init__(self) -> None:
+        self.saw_: list[tuple[str | None, Any]] = []
+        self.drained: list[float] = []
+        self.stuck_: str | None = None
+
+    def saw(self, type_: str | None, body: Any) -> None:
+        self.saw_.append((type_, body))
+
+    def stuck(self) -> str | None:
+        return self.stuck_
+
+    async def drain(self, limit: float) -> None:
+        self.drained.append(limit)
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def registry(watched: Watched) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, cast(Any, watched), {}, 1.0, asyncio.Event())
+    return registry
+
+
+@pytest.fixture
+def settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    kopf_settings.apply(settings)
+    return settings
+
+
+def test_kopf_has_nothing_to_do_on_an_object_but_to_show_it(registry: kopf.OperatorRegistry) -> None:
+    """No timer that an error stops; no handler whose progress, diff or finalizer kopf would keep on the object."""
+    (saw,) = registry._watching.get_all_handlers()
+    for others in (registry._spawning, registry._changing, registry._indexing, registry._webhooks):
+        assert others.get_all_handlers() == []
+    assert GROUP in repr(saw.selector)
+    assert PLURAL in repr(saw.selector)
+    # A filter on a field would bring that field into a diff, and keep some versions from us.
+    assert {saw.when, saw.field, saw.value, saw.labels, saw.annotations} == {None}
+
+
+def test_nothing_is_registered_for_all_operators_of_a_process() -> None:
+    assert assembly  # it loads all there is
+    assert kopf.get_default_registry()._watching.get_all_handlers() == []
+    assert kopf.get_default_registry()._changing.get_all_handlers() == []
+    assert kopf.get_default_registry()._spawning.get_all_handlers() == []
+
+
+@pytest.mark.parametrize("type_", [None, "ADDED", "MODIFIED", "DELETED"])
+async def test_an_event_is_handed_over_as_it_came_and_has_no_result_to_be_stored(
+    registry: kopf.OperatorRegistry, watched: Watched, type_: str | None
+) -> None:
+    (saw,) = registry._watching.get_all_handlers()
+    body = copy.deepcopy(OBJECT)
+    patch = kopf.Patch()
+    handed_over = cast(Callable[..., Any], saw.fn)(event={"type": type_, "object": body}, body=body, patch=patch)
+    assert await handed_over is None
+    assert watched.saw_ == [(type_, OBJECT)]
+    assert not patch
+
+
+def test_kopfs_names_are_its_own(settings: kopf.OperatorSettings) -> None:
+    """On one name, kopf would overwrite and then remove what is recorded there."""
+    ours = RECORD_ANNOTATION.partition("/")[0]
+    storages = (settings.persistence.progress_storage, settings.persistence.diffbase_storage)
+    for storage in storages:
+        assert isinstance(storage, kopf.AnnotationsProgressStorage | kopf.AnnotationsDiffBaseStorage)
+        assert storage.prefix == "kopf.openairun.dev" != ours
+    assert settings.persistence.finalizer == "kopf.openairun.dev/finalizer" != FINALIZER
+
+
+def test_a_server_that_is_away_is_asked_again_for_ever_each_time_anew(settings: kopf.OperatorSettings) -> None:
+    backoffs = settings.networking.error_backoffs
+    first, second = (list(itertools.islice(cast(Any, backoffs), 1000)) for _ in range(2))
+    assert first == second
+    assert len(first) == 1000
+    assert max(first) <= 10
+
+
+def test_nobody_else_pauses_the_operator_and_it_needs_no_right_to_look_around(settings: kopf.OperatorSettings) -> None:
+    assert settings.peering.standalone
+    assert settings.scanning.disabled
+    assert not settings.posting.enabled
+    assert settings.queueing.worker_limit is None, "a worker stays with its object for seconds"
+
+
+def test_no_watch_and_no_request_hangs_for_ever(settings: kopf.OperatorSettings) -> None:
+    networking, watching = settings.networking, settings.watching
+    for seconds in (networking.request_timeout, networking.connect_timeout):
+        assert seconds
+        assert seconds <= 60
+    for seconds in (watching.server_timeout, watching.connect_timeout):
+        assert seconds
+        assert seconds <= 300
+
+
+async def test_a_probe_that_fails_fails_at_once(registry: kopf.OperatorRegistry, watched: Watched) -> None:
+    """kopf would retry within the request, which then hangs."""
+    (probe,) = [each for each in registry._activities.get_all_handlers() if each.id == "scheduler"]
+    assert probe.errors is kopf.ErrorsMode.PERMANENT
+    assert await cast(Any, probe.fn)() == "ok"
+    watched.stuck_ = "team/run was due 100 s ago"
+    with pytest.raises(kopf.PermanentError, match="team/run was due"):
+        await cast(Any, probe.fn)()
+
+
+def test_every_handler_is_asynchronous_but_the_login(registry: kopf.OperatorRegistry) -> None:
+    all_handlers = [*registry._watching.get_all_handlers(), *registry._activities.get_all_handlers()]
+    (login,) = [each.id for each in all_handlers if not asyncio.iscoroutinefunction(each.fn)]
+    assert login.endswith("log_in")
+
+
+async def test_a_watch_that_kopf_gave_up_begins_anew_until_it_is_told_to_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(assembly, "_WATCH_RETRY", 0.0)
+    stop, flags = asyncio.Event(), list[asyncio.Event]()
+
+    async def watch(flag: asyncio.Event) -> None:
+        flags.append(flag)
+        if len(flags) < 3:
+            flag.set()  # as kopf's clean-up does
+            raise RuntimeError("410 Gone")
+        stop.set()
+        await flag.wait()
+
+    await asyncio.wait_for(assembly.keep_watching(watch, stop), 5)
+    assert len(flags) == 3
+    assert caplog.text.count("The watch ended: RuntimeError: 410 Gone") == 2
+
+
+async def test_without_a_login_it_ends() -> None:
+    async def watch(flag: asyncio.Event) -> None:
+        raise kopf.LoginError("no credentials")
+
+    with pytest.raises(kopf.LoginError):
+        await asyncio.wait_for(assembly.keep_watching(watch, asyncio.Event()), 5)
+
+
+async def test_a_life_writes_the_objects_own_marks_and_no_other() -> None:
+    world = World()
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.wire.status = "completed"
+    world.now = world.now.replace(minute=1)
+    await world.work()
+    for body in world.api.sent:
+        assert set(body["metadata"].get("annotations", {})) <= {RECORD_ANNOTATION}
+        assert set(body["metadata"].get("finalizers", [])) <= {FINALIZER}
+
+
+PAGE = (ROOT / "docs/reliability.md").read_text()
+NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
+
+
+def test_the_page_names_tests() -> None:
+    assert len(NAMED) > 30
+    assert PAGE.count("::") == len(NAMED), "each as path::name"
+
+
+@pytest.mark.parametrize(("path", "name"), sorted(set(NAMED)), ids=lambda text: text.rpartition("/")[2])
+def test_every_test_that_the_page_names_is_there(path: str, name: str) -> None:
+    text = (ROOT / path).read_text()
+    assert re.search(rf"^(async )?def {name}\(", text, re.MULTILINE), f"{path} has no test {name}"

@@ -31,6 +31,7 @@ from verdict import Verdict
 from openairun_devkit.controlplane import ControlPlane
 
 Work = Callable[[Ground], None]
+_TOLD = 50
 
 
 @dataclass
@@ -58,20 +59,23 @@ class Bench:
 
     def do(self, works: Iterable[Work]) -> None:
         """Have it all done, each on one of the grounds."""
-        todo = iter(list(works))
-        threads = [threading.Thread(target=self._worker, args=(todo,)) for _ in range(self._workers)]
+        every = list(works)
+        todo = enumerate(every)
+        threads = [threading.Thread(target=self._worker, args=(todo, len(every))) for _ in range(self._workers)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def _worker(self, todo: Iterator[Work]) -> None:
+    def _worker(self, todo: Iterator[tuple[int, Work]], count: int) -> None:
         with self.ground() as ground:
             while True:
                 with self._lock:
-                    work = next(todo, None)
+                    number, work = next(todo, (0, None))
                 if work is None:
                     return
+                if number % _TOLD == 0:
+                    print(f"{number} of {count}", flush=True)
                 try:
                     work(ground)
                 except Exception:  # noqa: BLE001 - the others go on, and it is in the table

@@ -1,4 +1,4 @@
-"""When to work on which run next: one heap of due times, one bounded crew of workers.
+"""When to work on which run next: by due time, with a bounded crew of workers, of whom some are for what is urgent.
 
 A key is worked on by one worker at a time; what becomes due meanwhile is done right after. Nothing here knows
 what the work is.
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_RETRY: Final = 1.0
 _MAX_RETRY: Final = 60.0
+_RESERVE: Final = 32
+"""Workers for urgent keys alone: a server that hangs may keep all the others."""
 
 Work = Callable[[str], Awaitable[float | None]]
 """Works on a key; the answer is the seconds until it is due again, or None for not before it is woken."""
@@ -32,7 +34,8 @@ class Scheduler:
         self._work = work
         self._jitter = jitter
         self._concurrency = concurrency
-        self._heap: list[tuple[float, int, str]] = []
+        self._heaps: dict[bool, list[tuple[float, int, str]]] = {True: [], False: []}
+        self._urgent: set[str] = set()
         self._due: dict[str, float] = {}
         self._working: dict[str, float] = {}
         self._failures: dict[str, int] = {}
@@ -41,17 +44,26 @@ class Scheduler:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wake(self, key: str, delay: float = 0.0, *, first: bool = False) -> None:
-        """Make `key` due in `delay` seconds, if it is not due before. `first`: ahead of all that wait their turn."""
+        """Make `key` due in `delay` seconds, if it is not due before.
+
+        `first`: ahead of all that wait their turn, and urgent from then on.
+        """
         at = 0.0 if first else asyncio.get_running_loop().time() + delay
+        if first:
+            self._urgent.add(key)
         if at < self._due.get(key, float("inf")):
             self._due[key] = at
-            heapq.heappush(self._heap, (at, next(self._count), key))
+            self._push(key, at)
             self._wakeup.set()
+
+    def _push(self, key: str, at: float) -> None:
+        heapq.heappush(self._heaps[key in self._urgent], (at, next(self._count), key))
 
     def forget(self, key: str) -> None:
         """Drop `key`; work that is under way ends by itself."""
         self._due.pop(key, None)
         self._failures.pop(key, None)
+        self._urgent.discard(key)
 
     def retry(self, key: str) -> None:
         """Have `key` worked on at once if it waits because work on it failed; its back-off begins anew."""
@@ -95,8 +107,13 @@ class Scheduler:
     def _start_due(self) -> float | None:
         """Start what is due and has a worker; the answer is the pause until there is more."""
         now = asyncio.get_running_loop().time()
-        while self._heap and len(self._tasks) < self._concurrency and self._heap[0][0] <= now:
-            at, _, key = heapq.heappop(self._heap)
+        pauses = [self._start(self._heaps[urgent], now, _RESERVE if urgent else 0) for urgent in (True, False)]
+        return min((pause for pause in pauses if pause is not None), default=None)
+
+    def _start(self, heap: list[tuple[float, int, str]], now: float, more: int) -> float | None:
+        limit = self._concurrency + more
+        while heap and len(self._tasks) < limit and heap[0][0] <= now:
+            at, _, key = heapq.heappop(heap)
             if self._due.get(key) != at:
                 continue  # an older time of a key that was moved or forgotten
             if key in self._working:
@@ -106,9 +123,9 @@ class Scheduler:
             task = asyncio.create_task(self._do(key), name=f"run {key}")
             self._tasks.add(task)
             task.add_done_callback(self._done)
-        if not self._heap or len(self._tasks) >= self._concurrency:
+        if not heap or len(self._tasks) >= limit:
             return None  # a worker that ends, or a new key, wakes us
-        return max(self._heap[0][0] - now, 0.0)
+        return max(heap[0][0] - now, 0.0)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -129,6 +146,6 @@ class Scheduler:
         finally:
             self._working.pop(key, None)
             if key in self._due:
-                heapq.heappush(self._heap, (self._due[key], next(self._count), key))
+                self._push(key, self._due[key])
         if pause is not None:
             self.wake(key, pause)

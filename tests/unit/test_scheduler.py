@@ -159,6 +159,30 @@ def test_first_jumps_the_queue() -> None:
     in_virtual_time(main())
 
 
+def test_what_is_urgent_finds_a_worker_though_all_hang_and_finds_one_again() -> None:
+    async def main() -> None:
+        times: dict[str, list[float]] = {}
+
+        async def work(key: str) -> float | None:
+            times.setdefault(key, []).append(asyncio.get_running_loop().time() - 1000)
+            if key.startswith("hangs"):
+                await asyncio.sleep(30)
+            return 2.0
+
+        scheduler = Scheduler(work, 3)
+        async with running(scheduler):
+            for number in range(9):
+                scheduler.wake(f"hangs {number}")
+            await asyncio.sleep(1)
+            scheduler.wake("waits")
+            scheduler.wake("is deleted", first=True)
+            await asyncio.sleep(5)
+        assert times["is deleted"] == pytest.approx([1, 3, 5])
+        assert "waits" not in times
+
+    in_virtual_time(main())
+
+
 def test_a_key_that_is_worked_on_and_woken_does_not_hold_up_others() -> None:
     async def main() -> None:
         diary = Diary()

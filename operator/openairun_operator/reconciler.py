@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _STEPS: Final = 30
 """Steps in a row for one resource before others get their turn."""
 _CONFLICT_PAUSE: Final = 1.0
+_LAST_WRITES: Final = 5.0
 _STANDSTILL: Final = 1.0
 """Seconds until it is tried again, while this process may not act."""
 _SWEEP: Final = 60.0
@@ -159,12 +160,15 @@ class Reconciler:
     async def drain(self, limit: float) -> None:
         """Wait for creates that were sent, have their ids recorded, and let go of claims that were not sent.
 
-        At most `limit` seconds each for the first two.
+        At most `limit` seconds for the first two, but that the second has 5 s in any case.
         """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit
         await self._actor.drain(limit)
         unwritten = [self._write_down(uid, entry) for uid, entry in self._store if self._actor.unwritten(entry)]
         if unwritten:
-            await asyncio.wait([asyncio.create_task(each) for each in unwritten], timeout=limit)
+            tasks = [asyncio.create_task(each) for each in unwritten]
+            await asyncio.wait(tasks, timeout=max(end - loop.time(), _LAST_WRITES))
         for _, entry in self._store:
             await self._actor.unclaim(entry)
 

@@ -141,7 +141,8 @@ class Life:
 
     def judge_the_end(self) -> Verdict:
         """Now that it is gone."""
-        said = [*self.ground.events(self.uid), *(line for line in self.ground.logs.splitlines() if "Orphaned" in line)]
+        events = through_outages(lambda: self.ground.events(self.uid))
+        said = [*events, *(line for line in self.ground.logs.splitlines() if "Orphaned" in line)]
         return self._named(verdict.of_deletion(self.runs(), self.seen, said))
 
     def _named(self, found: Verdict) -> Verdict:

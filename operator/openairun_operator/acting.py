@@ -416,10 +416,11 @@ class Actor:
             self._events.emit(run, ev.Event("Warning", Reason.ORPHANED, message))
             self._metrics.orphaned(run.record.api if run.record else run.api)
         elif deleting and entry.known.cancelled and run.record:
-            self._events.emit(run, ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled"))
+            self._events.emit(run, ev.Event("Normal", Reason.CANCELLED, f"Run {turns.named(run.record)} was cancelled"))
         elif deleting and _left_alone(entry):
             assert run.record is not None
-            what = f"run {run.record.followed}" if run.record.id else f"a run with {run.record.token} in its metadata"
+            named, token = turns.named(run.record), run.record.token
+            what = f"run {named}" if run.record.id else f"a run with {token} in its metadata"
             message = f"The resource is deleted, and {what} left alone, as deletionPolicy asks"
             self._events.emit(run, ev.Event("Normal", Reason.ORPHANED, message))
         if not entry.vanished:

@@ -436,3 +436,64 @@ def test_with_deletion_policy_orphan_too_an_unknown_response_is_told_of() -> Non
     assert world.orphan
     assert "resp_1" in world.orphan
     assert "datetime" not in world.orphan
+
+
+# --- which of several responses is meant
+
+
+def goes_on(spec: dict[str, Any] | None = None, **fields: Any) -> World:
+    """A world in which the second response of a run goes, and no cancel ends it."""
+    world = asking(spec, **fields)
+    world.server.takes = world.server.cancel_takes = None
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.server.submitted and w.status.phase == "InProgress")
+    return world
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"), [({"cancel": True}, "Orphaned"), ({"timeout": "1m"}, "DeadlineExceeded")], ids=str
+)
+def test_what_may_still_go_is_named_by_the_last_response(edit: dict[str, Any], reason: str) -> None:
+    world = goes_on()
+    world.edit(**edit)
+    world.until(lambda w: w.reason() in ("Cancelling", "DeadlineExceeded"))
+    assert "run resp_1 (last response resp_2)" in message(world).lower()
+    world.settle()
+    assert world.reason() == reason
+    assert "Run resp_1 (last response resp_2)" in message(world)
+    assert "may still go" in message(world)
+
+
+def test_a_replaced_run_and_its_history_tell_of_the_last_response() -> None:
+    world = goes_on()
+    world.edit(instructions="Be short")
+    world.until(lambda w: w.reason() == "Replacing")
+    assert "run resp_1 (last response resp_2)" in message(world)
+    world.until(lambda w: w.status.history)
+    assert "Run resp_1 (last response resp_2)" in message(world)
+    (past,) = world.status.history or ()
+    assert (past.runID, past.lastResponseID, past.reason) == ("resp_1", "resp_2", "Orphaned")
+
+
+def test_a_run_of_one_response_is_named_by_its_id_alone() -> None:
+    world = World()
+    world.settle()
+    world.edit(instructions="Be short")
+    world.settle()
+    (past,) = world.status.history or ()
+    assert (past.runID, past.lastResponseID) == ("resp_1", None)
+
+
+def test_a_lost_run_is_named_by_the_response_that_is_not_found() -> None:
+    world = goes_on()
+    del world.server.runs["resp_2"]
+    world.settle()
+    assert world.reason() == "Lost"
+    assert "Run resp_1 (last response resp_2) is no longer known" in message(world)
+
+
+def test_a_deleted_run_that_may_still_go_is_named_by_its_last_response() -> None:
+    world = goes_on()
+    world.delete()
+    world.settle()
+    assert world.orphan == "run resp_1 (last response resp_2)"

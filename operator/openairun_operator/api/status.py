@@ -120,6 +120,9 @@ class PastRun(Model):
     """A run that another one replaced."""
 
     runID: Annotated[str | None, Field(description="Its id; absent if its create got no answer.")] = None
+    lastResponseID: Annotated[
+        str | None, Field(description="The last response of a run that is made of several: it goes if any does.")
+    ] = None
     api: Annotated[API | None, Field(description="The API it was created over.")] = None
     phase: Annotated[str | None, Field(description="The phase it was last seen in.")] = None
     reason: Annotated[str | None, Field(description="Why it was in that phase.")] = None

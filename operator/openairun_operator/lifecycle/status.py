@@ -85,6 +85,7 @@ def archive(status: OpenAIRunStatus) -> OpenAIRunStatus:
             0,
             PastRun(
                 runID=status.runID,
+                lastResponseID=record.current if record else None,
                 api=status.api,
                 phase=status.phase,
                 reason=reason,

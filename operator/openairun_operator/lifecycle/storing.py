@@ -11,7 +11,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.rules import too_deep
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import ending, phase, text
+from openairun_operator.lifecycle import ending, phase, text, turns
 from openairun_operator.lifecycle.actions import Action, Observe, Store
 from openairun_operator.lifecycle.conditions import Extra
 from openairun_operator.lifecycle.facts import Facts
@@ -103,7 +103,8 @@ def condition(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -
     if wanted(run, status) is None:
         return None
     if lost(record, status, facts):
-        words = f"Run {record.id} is no longer known at {record.address}: status.output holds the answer's beginning"
+        where = f"{turns.named(record)} is no longer known at {record.address}"
+        words = f"Run {where}: status.output holds the answer's beginning"
         return Extra("OutputStored", "False", Reason.OUTPUT_LOST, words)
     failure: Failure | None = facts.known.store_failure or facts.known.failure or facts.blocked
     if failure is None:

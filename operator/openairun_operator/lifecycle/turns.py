@@ -24,6 +24,11 @@ def entry(turn: Turn, facts: Facts) -> Entry | None:
     return facts.known.ledger.get(turn.token)
 
 
+def named(record: Record) -> str:
+    """The run as a person finds it at OpenAI: of one made of several responses, only the last may still go."""
+    return f"{record.id} (last response {record.current})" if record.current else f"{record.id}"
+
+
 def unknown(record: Record, facts: Facts) -> bool:
     """Whether a response may go that no record names."""
     turn = pending(record)

@@ -380,7 +380,16 @@ class Actor:
 
     async def _store(self, entry: Entry, record: Record, name: str, data: dict[str, str], *, owned: bool) -> None:
         mark, run = storing.checksum(data), entry.run
-        writing = outputs.write(self._cluster, run, name, data, run_id=record.id or "", owned=owned, sha256=mark)
+        writing = outputs.write(
+            self._cluster,
+            run,
+            name,
+            data,
+            run_id=record.id or "",
+            answer_id=record.followed or "",
+            owned=owned,
+            sha256=mark,
+        )
         if await self._stores(entry, writing):
             known = entry.known
             known.stored, known.store_failure, known.store_at = (name, mark), None, None

@@ -137,7 +137,7 @@ async def test_the_operator_alone_may_read_config_maps_and_no_secret(kubectl: Ku
 
 
 async def write(writer: Cluster, run: Run, data: dict[str, str], *, id: str = "resp_1", owned: bool = True) -> None:
-    await outputs.write(writer, run, "answer", data, run_id=id, sha256="abc", owned=owned)
+    await outputs.write(writer, run, "answer", data, run_id=id, answer_id=id, sha256="abc", owned=owned)
 
 
 async def failure(writer: Cluster, run: Run, data: dict[str, str]) -> Reason:

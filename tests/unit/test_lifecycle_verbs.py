@@ -433,3 +433,46 @@ def test_a_wrong_id_does_not_hide_that_a_create_is_unknown() -> None:
     world.edit(runID="resp_none")
     world.until(lambda w: w.reason() == "RunNotFound")
     assert world.status.condition("CreateOutcomeUnknown")
+
+
+# --- what is said of an id that is not found
+
+
+def ready(world: World) -> str:
+    found = world.status.condition("Ready")
+    return found.message if found else ""
+
+
+def wrong_id(**fields: Any) -> str:
+    world = World(fields)
+    world.until(lambda w: w.reason() == "RunNotFound")
+    return ready(world)
+
+
+def test_a_wrong_id_is_to_be_removed_only_where_a_definition_stands_beside_it() -> None:
+    assert "Correct spec.runID, or remove it to have a run created" in wrong_id(runID="resp_7", **RESPONSES)
+    alone = wrong_id(runID="resp_7")
+    assert alone.endswith("Correct spec.runID")
+    assert "remove" not in alone
+
+
+def test_a_run_on_a_thread_that_is_not_found_is_looked_for_by_id_and_thread() -> None:
+    assert wrong_id(runID="run_7", threadID="thread_1").endswith("Correct spec.runID or spec.threadID")
+    said = wrong_id(runID="run_7", **ASSISTANTS)
+    assert said.endswith("Correct spec.runID or spec.threadID, or remove spec.runID to have a run created")
+    assert "A run on a thread needs spec.threadID" in wrong_id(runID="run_7")
+    assert "A run on a thread" not in wrong_id(runID="run_7", threadID="thread_1")
+
+
+def test_beside_an_unknown_create_a_wrong_id_is_not_said_to_be_removable_for_a_new_run() -> None:
+    world = World()
+    world.server.creates.append("lost answer")
+    world.settle()
+    unknown = ready(world)
+    world.edit(runID="resp_none")
+    world.until(lambda w: w.reason() == "RunNotFound")
+    assert "to have a run created" not in ready(world)
+    assert "Removing it creates nothing" in ready(world)
+    world.edit(runID=None)
+    world.settle()
+    assert (world.reason(), ready(world)) == ("CreateOutcomeUnknown", unknown)

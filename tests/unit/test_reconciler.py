@@ -13,7 +13,7 @@ from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import ClusterError, RefusedError
 from openairun_operator.lifecycle.failure import Failure, Outcome
-from openairun_operator.lifecycle.run import Run
+from openairun_operator.lifecycle.run import Run, dump_record
 from openairun_operator.scheduler import TryAgainError
 
 
@@ -405,3 +405,26 @@ async def test_the_right_to_act_lost_between_claim_and_create_sends_nothing(worl
     await world.work()
     assert world.api.writes == ["hold", "status"]
     assert world.wire.created == []
+
+
+async def test_an_answer_that_is_stored_is_that_of_the_last_response(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Body] = []
+
+    async def write(*args: object, **words: object) -> None:
+        asked.append(words)
+
+    monkeypatch.setattr(acting.outputs, "write", write)
+    world.wire.status = "completed"
+    world.api.change(lambda body: body["spec"].update(outputTo={"configMap": "answer"}))
+    world.reconciler.saw("ADDED", world.api.sent[-1])
+    await world.work()
+    record = world.entry.run.record
+    assert record is not None
+    later = dump_record(record.model_copy(update={"current": "resp_9"}))
+    changed = world.api.change(lambda body: body["metadata"]["annotations"].update({RECORD_ANNOTATION: later}))
+    world.reconciler.saw("MODIFIED", changed)
+    world.now = world.now.replace(second=30)
+    await world.work()
+    assert [(words["run_id"], words["answer_id"]) for words in asked] == [("resp_1", "resp_9")]

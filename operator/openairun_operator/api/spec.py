@@ -392,6 +392,11 @@ class OpenAIRunSpec(Model):
     }
 
     @property
+    def defines(self) -> bool:
+        """Whether it says what to run, and not only which run to take up."""
+        return any(part is not None for part in (self.input, self.inputFrom, self.additionalMessages, self.assistantID))
+
+    @property
     def limit(self) -> timedelta | None:
         """How long the run may take, if the spec says so."""
         if self.completionWindow is not None:

@@ -173,7 +173,8 @@ def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
         hint=now.strftime("%Y%m%d-1"),
     )
     before = run.status.condition("CreateOutcomeUnknown")
-    if before and run.status.record and run.status.record.token == record.token:
+    mine = before is not None and before.reason == Reason.CREATE_OUTCOME_UNKNOWN  # else another's words stand there
+    if before and mine and run.status.record and run.status.record.token == record.token:
         message = before.message  # its hint bears the day it was first given
     verdict = stalled(Reason.CREATE_OUTCOME_UNKNOWN, message, outcome_unknown=True)
     return Decision(st.say(shown(run, record, facts), run, verdict, now, phase=PENDING), Wait())

@@ -131,7 +131,9 @@ def _cancel(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> 
     match step:
         case ending.Over():
             moment = facts.now.replace(microsecond=0)
-            verdict = ended(Reason.CANCELLED, f"Run {turns.named(record)} was cancelled: it waits for tool results no longer")
+            verdict = ended(
+                Reason.CANCELLED, f"Run {turns.named(record)} was cancelled: it waits for tool results no longer"
+            )
             fields = {"phase": phase.CANCELLED, "cancelledAt": moment, "requiredAction": None}
             return Decision(st.say(status, run, verdict, facts.now, **fields), Wait())
         case ending.Orphaned():

@@ -217,7 +217,7 @@ def _unknown(
         hint=facts.now.strftime("%Y%m%d-1"),
     )
     before = status.condition("CreateOutcomeUnknown")
-    if before:
+    if before and before.reason == Reason.CREATE_OUTCOME_UNKNOWN:  # else another's words stand there
         message = before.message  # its hint bears the day it was first given
     verdict = stalled(Reason.CREATE_OUTCOME_UNKNOWN, message, outcome_unknown=True)
     return _wait(run, status, verdict, deadline, facts)

@@ -343,7 +343,7 @@ class World:
     def edit(self, **fields: Any) -> None:
         self.object["spec"] = {k: v for k, v in (self.object["spec"] | fields).items() if v is not None}
         self.object["metadata"]["generation"] += 1
-        self.known.retry_at = None
+        self.known.retry_at = self.known.store_at = None
 
     def annotate(self, name: str, value: str | None) -> None:
         annotations = self.object["metadata"]["annotations"]
@@ -352,7 +352,7 @@ class World:
         else:
             annotations[name] = value
         if name == CREATE_AGAIN_ANNOTATION:
-            self.known.retry_at = None
+            self.known.retry_at = self.known.store_at = None
 
     def create_again(self, value: str) -> None:
         self.annotate(CREATE_AGAIN_ANNOTATION, value)

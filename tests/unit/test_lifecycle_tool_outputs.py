@@ -1,14 +1,16 @@
 """Tool outputs: submitted once, when all calls are answered, and never sent twice for want of an answer."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from builders import ASSISTANTS, BAD_KEY, BAD_REQUEST, NO_ANSWER, RATE_LIMITED, RESPONSES, World, record
 
+from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Turn, Usage
 from openairun_operator.lifecycle import turns
 from openairun_operator.lifecycle.actions import Create, Submit
+from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.observation import Call
 from openairun_operator.lifecycle.run import parse
 
@@ -286,6 +288,8 @@ def test_tokens_are_counted_over_all_responses() -> None:
     both = turns.add(Usage(promptTokens=1, totalTokens=3), Usage(promptTokens=2, cachedTokens=1))
     assert both == Usage(promptTokens=3, totalTokens=3, cachedTokens=1)
     assert turns.add(None, None) is None
+    most = Usage(totalTokens=2**63 - 1)
+    assert turns.add(most, most) == most, "an API server would refuse the whole status for more"
 
 
 @pytest.mark.parametrize("which", ["annotation", "status"])
@@ -497,3 +501,34 @@ def test_a_deleted_run_that_may_still_go_is_named_by_its_last_response() -> None
     world.delete()
     world.settle()
     assert world.orphan == "run resp_1 (last response resp_2)"
+
+
+@WIRES
+def test_a_claimed_turn_whose_reference_went_meanwhile_reads_it_no_oftener_than_any_other(
+    spec: dict[str, Any],
+) -> None:
+    world = asking(spec, ADD, timeout="24h")
+    world.texts.add(("texts", "a"))
+    source = {"configMapKeyRef": {"name": "texts", "key": "a"}}
+    world.edit(toolOutputs=[{"toolCallID": "call_1", "outputFrom": source}])
+    world.until(lambda w: isinstance(w.decide().action, Submit))
+    world.texts.clear()
+    world.advance(minutes=2)
+    began = world.now
+    for _ in range(50):
+        if isinstance(moment := world.step(), datetime):
+            world.now = moment
+    assert world.reason() == "ReferenceNotFound"
+    assert world.now - began > timedelta(minutes=5), "it waits between two tries"
+    world.texts.add(("texts", "a"))
+    world.settle()
+    assert (world.status.phase, len(world.server.submitted)) == ("Completed", 1)
+
+
+def test_a_long_answer_to_a_submission_takes_no_room_of_the_request_id() -> None:
+    world = asking(RESPONSES, timeout="1h")
+    words = f"OpenAI said 500: {'long ' * 100}(request id req_1)"
+    world.server.creates.append(Failure(reason=Reason.SERVER_ERROR, message=words, outcome=Outcome.UNKNOWN))
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.reason() == "CreateOutcomeUnknown")
+    assert "… (request id req_1))" in message(world)

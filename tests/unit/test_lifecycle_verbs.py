@@ -1,12 +1,13 @@
 """The verbs: cancel, suspend, taking up a run by its id, leaving one alone, deleting oneself. And what is advised."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from builders import ASSISTANTS, BAD_KEY, BAD_REQUEST, RESPONSES, START, World
 
 from openairun_operator.api.reasons import Reason
+from openairun_operator.lifecycle.actions import Create
 from openairun_operator.lifecycle.failure import Failure
 
 WIRES = pytest.mark.parametrize("spec", [RESPONSES, ASSISTANTS], ids=["responses", "assistants"])
@@ -476,3 +477,20 @@ def test_beside_an_unknown_create_a_wrong_id_is_not_said_to_be_removable_for_a_n
     world.edit(runID=None)
     world.settle()
     assert (world.reason(), ready(world)) == ("CreateOutcomeUnknown", unknown)
+
+
+def test_a_claim_whose_reference_went_meanwhile_reads_it_no_oftener_than_any_other() -> None:
+    world = World({"inputFrom": {"configMapKeyRef": {"name": "texts", "key": "q"}}, "model": "m"})
+    world.texts.add(("texts", "q"))
+    world.until(lambda w: isinstance(w.decide().action, Create))
+    world.texts.clear()
+    world.advance(minutes=2)
+    began = world.now
+    for _ in range(50):
+        if isinstance(moment := world.step(), datetime):
+            world.now = moment
+    assert world.reason() == "ReferenceNotFound"
+    assert world.now - began > timedelta(minutes=5), "it waits between two tries"
+    world.texts.add(("texts", "q"))
+    world.settle()
+    assert (world.status.phase, len(world.server.sent)) == ("Completed", 1)

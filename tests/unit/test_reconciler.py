@@ -428,3 +428,16 @@ async def test_an_answer_that_is_stored_is_that_of_the_last_response(
     world.now = world.now.replace(second=30)
     await world.work()
     assert [(words["run_id"], words["answer_id"]) for words in asked] == [("resp_1", "resp_9")]
+
+
+async def test_a_changed_spec_cuts_the_pause_before_the_next_try_to_store_short(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.entry.known.store_at = world.entry.known.retry_at = world.now.replace(minute=5)
+
+    def rename(body: Body) -> None:
+        body["spec"]["outputTo"] = {"configMap": "another"}
+        body["metadata"]["generation"] += 1
+
+    world.reconciler.saw("MODIFIED", world.api.change(rename))
+    assert (world.entry.known.store_at, world.entry.known.retry_at) == (None, None)

@@ -21,6 +21,12 @@ def test_a_bad_request_shows_openais_own_message_and_the_request_id(doing: Doing
     assert failed.message == f"OpenAI said 400: {words} (request id req_1)"
 
 
+@pytest.mark.parametrize("end", [".", "!", "?", ""])
+def test_what_to_do_stands_behind_a_sentence_that_ends_once(end: str) -> None:
+    failed = answered(429, said(f"You exceeded your quota{end}", "insufficient_quota"))
+    assert failed.message.startswith(f"OpenAI said 429: You exceeded your quota{end or '.'} Add credit")
+
+
 @pytest.mark.parametrize(
     ("status", "code", "what_to_do"),
     [(400, None, ""), (401, None, "Give the operator a valid key"), (429, "insufficient_quota", "Add credit")],

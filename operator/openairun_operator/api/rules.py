@@ -11,6 +11,10 @@ from openairun_operator.api import durations
 
 MAX_TEXT: Final = 65_536
 """The longest inline text, in characters."""
+MAX_ID: Final = 768
+"""The longest id at OpenAI. Some gateways hold a whole route in theirs; a record has room for 1024 bytes."""
+MAX_CALL_ID: Final = 4096
+"""The longest id of a tool call: some servers hold a signature in it."""
 MAX_DEPTH: Final = 100
 """The most levels of free JSON, into which CEL cannot see. The API server takes 10,000, OpenAI takes 10 of a schema."""
 

@@ -47,7 +47,8 @@ async def write(
     """Make the ConfigMap `name` hold `data` and nothing else; `owned`: it goes with the resource.
 
     `run_id` and `sha256`, of the answer as status.output has it, stand in annotations; `answer_id` is what OpenAI has
-    the answer under: the last response's id. Writes nothing if it is so already. Raises OutputFailedError, and ClusterError for passing trouble.
+    the answer under: the last response's id. Writes nothing if it is so already. Raises OutputFailedError, and
+    ClusterError for passing trouble.
     """
     size = sum(len(text.encode()) for text in data.values())
     if size > _LIMIT:

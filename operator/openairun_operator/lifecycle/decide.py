@@ -178,7 +178,7 @@ def _unaccounted(record: Record, facts: Facts) -> str | None:
     """What may go at OpenAI under an id that nobody knows, for a person to read."""
     if turn := turns.pending(record):
         sent = f"{turn.submittedAt:%Y-%m-%dT%H:%M:%SZ}"
-        follows = f"a response that follows run {turns.named(record)}, if the tool outputs sent at {sent} arrived"
+        follows = f"a response that follows run {turns.named(record)} (if the tool outputs sent at {sent} arrived)"
         return follows if turns.unknown(record, facts) else None
     if record.state != "claimed":
         return None
@@ -186,7 +186,8 @@ def _unaccounted(record: Record, facts: Facts) -> str | None:
         return f"run {answer.observation.id}"
     if not facts.known.ledger.unknown(record.token):
         return None
-    return f"a run with {record.token} in its metadata, if its create of {record.submittedAt} took effect"
+    sent = f"{record.submittedAt:%Y-%m-%dT%H:%M:%SZ}"
+    return f"a run with {record.token} in its metadata (if its create, sent at {sent}, took effect)"
 
 
 def _replace(run: Run, record: Record, facts: Facts) -> Decision:

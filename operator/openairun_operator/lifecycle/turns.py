@@ -12,6 +12,8 @@ from openairun_operator.lifecycle.ledger import Entry
 from openairun_operator.lifecycle.observation import RunObservation
 
 _KEPT: Final = 128
+_MAX_COUNT: Final = 2**63 - 1
+"""The greatest number that the API server takes."""
 
 
 def pending(record: Record) -> Turn | None:
@@ -68,6 +70,8 @@ def add(one: Usage | None, other: Usage | None) -> Usage | None:
         return one or other
     mine, theirs = one.model_dump(), other.model_dump()
     both = {
-        name: (mine[name] or 0) + (theirs[name] or 0) for name in mine if (mine[name], theirs[name]) != (None, None)
+        name: min((mine[name] or 0) + (theirs[name] or 0), _MAX_COUNT)
+        for name in mine
+        if (mine[name], theirs[name]) != (None, None)
     }
     return Usage(**both)

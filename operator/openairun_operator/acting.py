@@ -153,8 +153,8 @@ class Actor:
                 await self._cancel(entry, record)
             case Find(record):
                 await self._find(entry, record)
-            case Store(record, name, data, owned):
-                await self._store(entry, record, name, dict(data), owned=owned)
+            case Store():
+                await self._store(entry, action)
             case Disown(name):
                 await self._disown(entry, name)
             case Wait() | Release() | Delete():
@@ -171,7 +171,7 @@ class Actor:
             words = (
                 f"Nothing is created, since the API server does not take the operator's record of it: {error}. Make"
                 " room in metadata.annotations: kubectl apply keeps a copy of the object there, kubectl apply"
-                " --server-side does not"
+                " --server-side does not. It is tried again within 5 minutes, and at once when the spec changes"
             )
             self._hold_back(entry, Failure(reason=Reason.RECORD_REFUSED, message=text.message(words)))
 
@@ -378,7 +378,8 @@ class Actor:
         except references.ReferenceFailedError as error:
             self._hold_back(entry, error.failure)
 
-    async def _store(self, entry: Entry, record: Record, name: str, data: dict[str, str], *, owned: bool) -> None:
+    async def _store(self, entry: Entry, action: Store) -> None:
+        record, name, data = action.record, action.name, action.data
         mark, run = storing.checksum(data), entry.run
         writing = outputs.write(
             self._cluster,
@@ -387,13 +388,14 @@ class Actor:
             data,
             run_id=record.id or "",
             answer_id=record.followed or "",
-            owned=owned,
+            owned=action.owned,
             sha256=mark,
         )
         if await self._stores(entry, writing):
             known = entry.known
-            known.stored, known.store_failure, known.store_at = (name, mark), None, None
-            known.disowned = None if owned else name
+            known.stored, known.left_out = (name, mark), action.left_out
+            known.store_failure = known.store_at = None
+            known.disowned = None if action.owned else name
 
     async def _disown(self, entry: Entry, name: str) -> None:
         if await self._stores(entry, outputs.disown(self._cluster, entry.run, name)):

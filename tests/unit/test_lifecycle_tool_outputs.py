@@ -8,6 +8,7 @@ from builders import ASSISTANTS, BAD_KEY, BAD_REQUEST, NO_ANSWER, RATE_LIMITED, 
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Turn, Usage
+from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle import turns
 from openairun_operator.lifecycle.actions import Create, Submit
 from openairun_operator.lifecycle.failure import Failure, Outcome
@@ -532,3 +533,15 @@ def test_a_long_answer_to_a_submission_takes_no_room_of_the_request_id() -> None
     world.edit(toolOutputs=ANSWERS)
     world.until(lambda w: w.reason() == "CreateOutcomeUnknown")
     assert "… (request id req_1))" in message(world)
+
+
+def test_an_approval_is_asked_for_as_what_it_is() -> None:
+    alone, both = asking(RESPONSES, APPROVAL), asking(RESPONSES, ADD, APPROVAL)
+    assert message(alone).startswith("Run resp_1 waits for leave to make tool calls: delete_all.")
+    assert "spec.toolOutputs lacks delete_all (mcpr_1, by approve)" in message(alone)
+    assert "waits for the results of tool calls: add, delete_all" in message(both)
+    assert "lacks add (call_1), delete_all (mcpr_1, by approve)" in message(both)
+    status = both.status
+    assert st.verdict_of(status, wait=True).message.endswith(
+        "Answer them in spec.toolOutputs, MCP approvals by approve"
+    )

@@ -494,3 +494,32 @@ def test_a_claim_whose_reference_went_meanwhile_reads_it_no_oftener_than_any_oth
     world.texts.add(("texts", "q"))
     world.settle()
     assert (world.status.phase, len(world.server.sent)) == ("Completed", 1)
+
+
+# --- advice
+
+
+def advised(world: World) -> str:
+    found = world.status.condition("Advisory")
+    return found.message if found else ""
+
+
+def test_create_again_under_an_id_is_said_to_have_no_effect() -> None:
+    world = foreign(RESPONSES, runID="resp_1")
+    world.until(lambda w: w.status.phase == "InProgress")
+    assert advised(world) == ""
+    world.create_again("1")
+    world.until(lambda w: w.record and w.record.createAgain == "1" and advised(w))
+    assert advised(world) == "create-again has no effect while spec.runID is set"
+    assert condition(world, "Advisory") == "True NoEffect"
+    assert world.server.sent == []
+
+
+def test_suspend_is_not_said_to_have_no_effect_on_a_run_that_is_being_replaced() -> None:
+    world = running()
+    world.server.cancel_takes = None
+    world.edit(suspend=True, instructions="Be short")
+    world.until(lambda w: w.reason() == "Replacing")
+    assert condition(world, "Advisory") is None
+    world.settle()
+    assert (world.reason(), condition(world, "Advisory")) == ("Suspended", None)

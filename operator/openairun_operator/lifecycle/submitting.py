@@ -68,7 +68,11 @@ def asked(run: Run, record: Record, seen: RunObservation | None) -> str | None:
     if seen is None or not seen.calls:
         return None
     given = outputs(run)
-    lacking = [f"{call.name} ({call.id})" for call in seen.calls if call.id not in given]
+    lacking = [
+        f"{call.name} ({call.id}{', by approve' if call.type == 'mcp_approval' else ''})"
+        for call in seen.calls
+        if call.id not in given
+    ]
     wrong = [
         f"{call.id} needs {'approve' if call.type == 'mcp_approval' else 'output or outputFrom'}"
         for call in seen.calls

@@ -167,6 +167,7 @@ def _of_status(
         template = ASSISTANTS_NOT_SERVED if api == "Assistants" else RESPONSES_NOT_SERVED
         words = template.format(address=address, status=status) + (f". It said: {said}" if body else "")
     advice = {
+        Reason.INVALID_REQUEST: "Change spec.toolOutputs" if doing == "submit" else "Change the definition",
         Reason.INVALID_CREDENTIALS: "Give the operator a valid key",
         Reason.PERMISSION_DENIED: "Give the key's project the right to do this",
         Reason.QUOTA_EXCEEDED: "Add credit, or raise the project's limit",

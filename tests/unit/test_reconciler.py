@@ -190,7 +190,7 @@ async def test_a_bad_request_is_shown_in_openais_own_words_with_its_request_id(w
     world.reconciler.saw("ADDED", world.api.sent[0])
     await world.work()
     shown = {condition["type"]: condition for condition in world.status["conditions"]}
-    words = "OpenAI said 400: Unsupported value: 'temperature'. (request id req_1)"
+    words = "OpenAI said 400: Unsupported value: 'temperature'. Change the definition (request id req_1)"
     assert (shown["Ready"]["message"], shown["Stalled"]["message"]) == (words, words)
     assert (shown["Ready"]["reason"], shown["Finished"]["status"]) == ("InvalidRequest", "True")
     assert [event.message for event in world.events] == [words]

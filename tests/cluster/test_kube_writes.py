@@ -222,7 +222,7 @@ async def test_the_servers_own_limit_is_told_as_such(kubectl: Kubectl, writer: C
 
 async def test_what_the_server_does_not_take_is_told(kubectl: Kubectl, writer: Cluster) -> None:
     run, _ = applied(kubectl)
-    assert await failure(writer, run, {"bad key": "x"}) == Reason.OUTPUT_NOT_WRITTEN
+    assert await failure(writer, run, {"output": "one", "bad key": "x"}) == Reason.OUTPUT_NOT_WRITTEN
 
 
 async def test_a_namespace_that_goes_takes_no_answer(cluster: ApiServer, writer: Cluster) -> None:

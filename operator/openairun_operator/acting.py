@@ -160,8 +160,8 @@ class Actor:
                 await self._cancel(entry, record)
             case Find(record):
                 await self._find(entry, record)
-            case Store(record, name, data, owned):
-                await self._store(entry, record, name, dict(data), owned=owned)
+            case Store():
+                await self._store(entry, action)
             case Disown(name):
                 await self._disown(entry, name)
             case Wait() | Release() | Delete():
@@ -178,7 +178,7 @@ class Actor:
             words = (
                 f"Nothing is created, since the API server does not take the operator's record of it: {error}. Make"
                 " room in metadata.annotations: kubectl apply keeps a copy of the object there, kubectl apply"
-                " --server-side does not"
+                " --server-side does not. It is tried again within 5 minutes, and at once when the spec changes"
             )
             self._hold_back(entry, Failure(reason=Reason.RECORD_REFUSED, message=text.message(words)))
 
@@ -382,13 +382,24 @@ class Actor:
         except references.ReferenceFailedError as error:
             self._hold_back(entry, error.failure)
 
-    async def _store(self, entry: Entry, record: Record, name: str, data: dict[str, str], *, owned: bool) -> None:
+    async def _store(self, entry: Entry, action: Store) -> None:
+        record, name, data = action.record, action.name, action.data
         mark, run = storing.checksum(data), entry.run
-        writing = outputs.write(self._cluster, run, name, data, run_id=record.id or "", owned=owned, sha256=mark)
+        writing = outputs.write(
+            self._cluster,
+            run,
+            name,
+            data,
+            run_id=record.id or "",
+            answer_id=record.followed or "",
+            owned=action.owned,
+            sha256=mark,
+        )
         if await self._stores(entry, writing):
             known = entry.known
-            known.stored, known.store_failure, known.store_at = (name, mark), None, None
-            known.disowned = None if owned else name
+            known.stored, known.left_out = (name, mark), action.left_out
+            known.store_failure = known.store_at = None
+            known.disowned = None if action.owned else name
 
     async def _disown(self, entry: Entry, name: str) -> None:
         if await self._stores(entry, outputs.disown(self._cluster, entry.run, name)):
@@ -456,10 +467,11 @@ def _farewell(entry: Entry, orphan: str | None) -> ev.Event | None:
         message = f"The resource is deleted, and its end was not seen: {orphan} may still go at OpenAI"
         return ev.Event("Warning", Reason.ORPHANED, message)
     if entry.known.cancelled and run.record:
-        return ev.Event("Normal", Reason.CANCELLED, f"Run {run.record.id} was cancelled")
+        return ev.Event("Normal", Reason.CANCELLED, f"Run {turns.named(run.record)} was cancelled")
     if _left_alone(entry):
         assert run.record is not None
-        what = f"run {run.record.followed}" if run.record.id else f"a run with {run.record.token} in its metadata"
+        named, token = turns.named(run.record), run.record.token
+        what = f"run {named}" if run.record.id else f"a run with {token} in its metadata"
         message = f"The resource is deleted, and {what} left alone, as deletionPolicy asks"
         return ev.Event("Normal", Reason.ORPHANED, message)
     return None

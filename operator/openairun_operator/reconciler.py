@@ -97,7 +97,7 @@ class Reconciler:
             generation, key = entry.run.generation, entry.run.create_again
             entry.take(body, listed=listed)
             if (entry.run.generation, entry.run.create_again) != (generation, key):
-                entry.known.retry_at = None  # a person acted: at once
+                entry.known.retry_at = entry.known.store_at = None  # a person acted: at once
         self.scheduler.wake(uid, first=entry.run.deleted_at is not None)
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:

@@ -137,7 +137,7 @@ async def test_the_operator_alone_may_read_config_maps_and_no_secret(kubectl: Ku
 
 
 async def write(writer: Cluster, run: Run, data: dict[str, str], *, id: str = "resp_1", owned: bool = True) -> None:
-    await outputs.write(writer, run, "answer", data, run_id=id, sha256="abc", owned=owned)
+    await outputs.write(writer, run, "answer", data, run_id=id, answer_id=id, sha256="abc", owned=owned)
 
 
 async def failure(writer: Cluster, run: Run, data: dict[str, str]) -> Reason:
@@ -222,7 +222,7 @@ async def test_the_servers_own_limit_is_told_as_such(kubectl: Kubectl, writer: C
 
 async def test_what_the_server_does_not_take_is_told(kubectl: Kubectl, writer: Cluster) -> None:
     run, _ = applied(kubectl)
-    assert await failure(writer, run, {"bad key": "x"}) == Reason.OUTPUT_NOT_WRITTEN
+    assert await failure(writer, run, {"output": "one", "bad key": "x"}) == Reason.OUTPUT_NOT_WRITTEN
 
 
 async def test_a_namespace_that_goes_takes_no_answer(cluster: ApiServer, writer: Cluster) -> None:

@@ -343,7 +343,7 @@ class World:
     def edit(self, **fields: Any) -> None:
         self.object["spec"] = {k: v for k, v in (self.object["spec"] | fields).items() if v is not None}
         self.object["metadata"]["generation"] += 1
-        self.known.retry_at = None
+        self.known.retry_at = self.known.store_at = None
 
     def annotate(self, name: str, value: str | None) -> None:
         annotations = self.object["metadata"]["annotations"]
@@ -352,7 +352,7 @@ class World:
         else:
             annotations[name] = value
         if name == CREATE_AGAIN_ANNOTATION:
-            self.known.retry_at = None
+            self.known.retry_at = self.known.store_at = None
 
     def create_again(self, value: str) -> None:
         self.annotate(CREATE_AGAIN_ANNOTATION, value)
@@ -479,8 +479,8 @@ class World:
                 self._adopt(ref.id)
             case Submit(rec):
                 self._submit(rec, dies)
-            case Store(rec, name, data, owned):
-                self._store(name, dict(data), owned)
+            case Store(_, name, data, owned, left_out):
+                self._store(name, dict(data), owned, left_out)
             case Disown(name):
                 self.config_maps[name] = (self.config_maps[name][0], False)
                 known.disowned = name
@@ -581,7 +581,7 @@ class World:
             return
         self._succeeded()
 
-    def _store(self, name: str, data: dict[str, str], owned: bool) -> None:
+    def _store(self, name: str, data: dict[str, str], owned: bool, left_out: str | None) -> None:
         known = self.known
         if self.store_faults:
             known.store_failure, known.store_failures = self.store_faults.popleft(), known.store_failures + 1
@@ -589,6 +589,7 @@ class World:
             return
         self.config_maps[name] = (data, owned)
         known.stored, known.store_failure, known.store_at = (name, storing.checksum(data)), None, None
+        known.left_out = left_out
 
     def _look(self, rec: Record, decision: Decision, call: Callable[[str], RunObservation]) -> bool:
         assert rec.followed is not None

@@ -82,6 +82,11 @@ def test_free_json_is_kept_as_it_is(api: Api, runs: Resource) -> None:
     ("fields", "said"),
     [
         ({"temperature": 9}, "spec.temperature: Invalid value: 9: spec.temperature in body should be less than or equal to 2"),  # noqa: E501
+        ({"timeout": "99999999999999h"}, 'spec.timeout: Invalid value: "99999999999999h": timeout is a duration from 1s to 168h, such as 30s, 10m or 1h30m'),  # noqa: E501
+        ({"previousResponseID": "resp_\x1b"}, "write the id alone, such as resp_abc123: no spaces, slashes, ? # or %, and nothing but printable ASCII"),  # noqa: E501
+        ({"conversationID": "é"}, "write the id alone, such as conv_abc123"),
+        ({"runID": "r" * 769}, "spec.runID: Too long: may not be more than 768"),
+        ({"runID": "run_1", "threadID": "thread_1"}, "input does not go with assistantID or threadID"),
         ({"timeout": "x"}, 'spec.timeout: Invalid value: "x": timeout is a duration from 1s to 168h, such as 30s, 10m or 1h30m'),  # noqa: E501
         ({"onUnknownCreate": "z"}, 'spec.onUnknownCreate: Unsupported value: "z": supported values: "Stop", "CreateAgain"'),  # noqa: E501
         ({"temperature": "a"}, 'spec.temperature: Invalid value: "string": spec.temperature in body must be of type number: "string"'),  # noqa: E501

@@ -78,7 +78,14 @@ class FakeCluster:
         self, run: Run | None = None, data: Body | None = None, *, owned: bool = True, id: str = "r"
     ) -> Body:
         await outputs.write(
-            cast(Cluster, self), run or a_run(), "answer", data or DATA, run_id=id, sha256="abc", owned=owned
+            cast(Cluster, self),
+            run or a_run(),
+            "answer",
+            data or DATA,
+            run_id=id,
+            answer_id="resp_9",
+            sha256="abc",
+            owned=owned,
         )
         assert self.there is not None
         return self.there
@@ -211,12 +218,14 @@ async def test_an_immutable_one_is_left_to_a_person(cluster: FakeCluster) -> Non
 async def test_what_is_too_big_is_not_even_sent(cluster: FakeCluster) -> None:
     cluster.fail["create"] = ClusterError("create", 500, "asked all the same")
     half = "é" * (512 * 1024 // 2)
-    reason, message = await cluster.failure(data={"a": half, "b": half + "x"}, id="resp_1")
+    reason, message = await cluster.failure(data={"output": half * 2 + "x"}, id="resp_1")
     assert reason == Reason.OUTPUT_TOO_BIG
     assert "1048577 bytes" in message
-    assert "by the id resp_1" in message
+    assert "by the id resp_9" in message, "the last response has the answer"
     cluster.fail.clear()
-    await cluster.write(data={"a": half, "b": half})
+    _, message = await cluster.failure(data={"output": half, "output.json": half + "x"})
+    assert "524288 bytes" in message, "the answer's own size"
+    await cluster.write(data={"output": half, "output.json": half})
 
 
 FORBIDDEN = 'configmaps is forbidden: User "u" cannot {} resource "configmaps" in API group "" in the namespace "team"'

@@ -385,3 +385,9 @@ def test_the_person_is_told_what_to_do_and_the_retry_is_slow() -> None:
     wait = world.known.retry_at
     assert wait
     assert timedelta(minutes=4) <= wait - world.now <= timedelta(minutes=6)
+
+
+def test_a_message_that_no_condition_can_hold_is_cut() -> None:
+    (first, *_) = cond.conditions(cond.waiting(Reason.CREATING, "x" * 40_000), (), 1, NOW)
+    assert len(first.message) == 32_768
+    assert first.message.endswith("x…")

@@ -162,3 +162,19 @@ def test_an_answer_that_is_not_stored_and_a_ttl_under_gitops_are_warned_of() -> 
     world.until(lambda w: w.status.output and w.status.output.configMap)
     before = world.status.model_copy(update={"conditions": []})
     assert ("Normal", Reason.STORED) in [(e.type, e.reason) for e in events(before, world.status, cancel=False)]
+
+
+def test_tool_outputs_that_are_refused_are_one_warning() -> None:
+    world = Watched()
+    world.server.asks.append((Call("call_1", "add", "{}"),))
+    world.until(lambda w: w.status.phase == "RequiresAction")
+    world.server.creates.append(BAD_REQUEST)
+    world.edit(toolOutputs=[{"toolCallID": "call_1", "output": "2"}])
+    world.until(lambda w: w.reason() == "ToolOutputsRefused")
+    world.settle()
+    assert world.events[:3] == [
+        ("Normal", "Created"),
+        ("Normal", "ActionRequired"),
+        ("Warning", "ToolOutputsRefused"),
+    ]
+    assert [reason for _, reason in world.events].count("ToolOutputsRefused") == 1

@@ -25,7 +25,7 @@ from builders import (
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.lifecycle.actions import Create, Wait
-from openairun_operator.lifecycle.failure import Failure
+from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.ledger import Ledger
 from openairun_operator.lifecycle.observation import Call
 
@@ -294,6 +294,24 @@ def test_an_unknown_create_stays_in_history_though_the_definition_changed_before
     assert [past.token for past in world.status.history or ()] == [token]
 
 
+def test_a_long_answer_to_a_create_takes_no_room_of_the_request_id() -> None:
+    world = World()
+    words = f"OpenAI said 500: {'long ' * 100}(request id req_1)"
+    world.server.creates.append(Failure(reason=Reason.SERVER_ERROR, message=words, outcome=Outcome.UNKNOWN))
+    world.settle()
+    assert "… (request id req_1))" in message(world)
+
+
+def test_a_deletion_tells_when_a_create_of_unknown_outcome_was_sent() -> None:
+    world = unknown()
+    token = world.server.sent[0].token
+    world.advance(seconds=0.25)
+    world.delete()
+    world.settle()
+    sent = "if its create, sent at 2026-11-02T08:00:00Z, took effect"
+    assert world.orphan == f"a run with {token} in its metadata ({sent})"
+
+
 def test_create_again_at_once_where_the_team_prefers_that() -> None:
     world = unknown(RESPONSES | {"onUnknownCreate": "CreateAgain"})
     assert world.status.phase == "Completed"
@@ -403,6 +421,17 @@ def test_replacing_while_openai_cannot_be_reached_ends_at_the_orphan_limit_too()
     world.server.takes = timedelta(seconds=20)
     world.settle()
     assert (world.status.phase, world.status.runID) == ("Completed", "resp_2")
+
+
+def test_replacing_a_create_that_cannot_be_searched_for_ends_at_the_orphan_limit_too() -> None:
+    world = World(ASSISTANTS)
+    world.server.creates.append(NO_ANSWER)
+    world.until(lambda w: "find" in w.server.log)
+    world.server.down = UNREACHABLE
+    world.edit(instructions="Be short")
+    before = world.now
+    world.until(lambda w: w.server.log.count("create") == 2)
+    assert timedelta(minutes=2) <= world.now - before < timedelta(minutes=2, seconds=15)
 
 
 def test_a_run_that_is_over_makes_way_at_once() -> None:

@@ -113,7 +113,7 @@ def test_after_a_restart_a_long_answer_is_fetched_again_to_be_stored() -> None:
 
 
 def test_an_answer_that_is_no_longer_at_openai_is_said_to_be_lost_and_nothing_more_is_asked() -> None:
-    world = World(TO | {"ttlAfterFinished": "0s"})
+    world = World(TO)
     world.server.answer = LONG
     world.store_faults.append(FORBIDDEN)
     world.until(lambda w: w.status.finishedAt)
@@ -121,7 +121,6 @@ def test_an_answer_that_is_no_longer_at_openai_is_said_to_be_lost_and_nothing_mo
     world.server.runs.clear()
     world.settle()
     assert condition(world) == "False OutputLost"
-    assert world.body is not None, "its beginning stands nowhere else"
     asked = len(world.server.log)
     world.advance(days=1)
     world.settle()
@@ -203,3 +202,42 @@ def test_a_long_answer_that_is_not_stored_is_not_forgotten_while_there_is_no_key
     world.blocked = None
     world.settle()
     assert world.config_maps["answer"][0]["output"] == LONG
+
+
+def test_an_answer_that_is_lost_does_not_hold_up_the_ttl() -> None:
+    world = World(TO | {"ttlAfterFinished": "1h"})
+    world.server.answer = LONG
+    world.store_faults.append(FORBIDDEN)
+    world.until(lambda w: w.status.finishedAt)
+    world.restart()
+    world.server.runs.clear()
+    world.until(lambda w: condition(w) == "False OutputLost")
+    ended = world.now
+    world.settle()
+    assert (world.body, world.config_maps) == (None, {})
+    assert world.now > ended
+
+
+def test_of_an_incomplete_run_what_it_wrote_so_far_is_stored() -> None:
+    world = World(TO | {"responseFormat": {"type": "json_object"}})
+    world.server.ends_as = "incomplete"
+    world.server.answer = '{"cut'
+    world.until(lambda w: isinstance(w.decide().action, Store))
+    assert world.status.phase != "Incomplete", "who waits for it looks for the answer then"
+    world.settle()
+    assert world.config_maps["answer"][0] == {"output": '{"cut'}
+    assert (world.status.phase, condition(world)) == ("Incomplete", "True Stored")
+
+
+def test_json_for_which_there_is_no_room_beside_the_text_is_left_out_and_that_is_said() -> None:
+    world = World(TO | {"responseFormat": {"type": "json_object"}})
+    world.server.answer = json.dumps(["x" * 600_000])
+    world.settle()
+    assert world.config_maps["answer"][0] == {"output": world.server.answer}
+    found = world.status.condition("OutputStored")
+    assert found
+    assert found.message.endswith("bytes; output.json is left out, since there is no room for both")
+    world.restart()
+    world.edit(timeout="1h")
+    world.settle()
+    assert world.status.condition("OutputStored") == found.model_copy(update={"observedGeneration": 2})

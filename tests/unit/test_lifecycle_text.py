@@ -94,3 +94,11 @@ def test_a_cut_is_the_longest_beginning_that_fits(char: str, limit: int) -> None
     cut = text.cut_bytes(whole, limit)
     assert whole.startswith(cut)
     assert len(cut) == min(12, limit // len(char.encode()))
+
+
+def test_a_brief_message_keeps_the_request_id() -> None:
+    long = "x" * 400
+    assert text.brief("short (request id r)", 300) == "short (request id r)"
+    assert text.brief(f"{long} (request id req_1)", 300) == "x" * 280 + "… (request id req_1)"
+    assert text.brief(long, 300) == "x" * 299 + "…"
+    assert len(text.brief(f"{long} (request id {long})", 300)) == 300

@@ -1,14 +1,17 @@
 """Tool outputs: submitted once, when all calls are answered, and never sent twice for want of an answer."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from builders import ASSISTANTS, BAD_KEY, BAD_REQUEST, NO_ANSWER, RATE_LIMITED, RESPONSES, World, record
 
+from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Turn, Usage
+from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle import turns
 from openairun_operator.lifecycle.actions import Create, Submit
+from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.observation import Call
 from openairun_operator.lifecycle.run import parse
 
@@ -286,6 +289,8 @@ def test_tokens_are_counted_over_all_responses() -> None:
     both = turns.add(Usage(promptTokens=1, totalTokens=3), Usage(promptTokens=2, cachedTokens=1))
     assert both == Usage(promptTokens=3, totalTokens=3, cachedTokens=1)
     assert turns.add(None, None) is None
+    most = Usage(totalTokens=2**63 - 1)
+    assert turns.add(most, most) == most, "an API server would refuse the whole status for more"
 
 
 @pytest.mark.parametrize("which", ["annotation", "status"])
@@ -436,3 +441,107 @@ def test_with_deletion_policy_orphan_too_an_unknown_response_is_told_of() -> Non
     assert world.orphan
     assert "resp_1" in world.orphan
     assert "datetime" not in world.orphan
+
+
+# --- which of several responses is meant
+
+
+def goes_on(spec: dict[str, Any] | None = None, **fields: Any) -> World:
+    """A world in which the second response of a run goes, and no cancel ends it."""
+    world = asking(spec, **fields)
+    world.server.takes = world.server.cancel_takes = None
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.server.submitted and w.status.phase == "InProgress")
+    return world
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"), [({"cancel": True}, "Orphaned"), ({"timeout": "1m"}, "DeadlineExceeded")], ids=str
+)
+def test_what_may_still_go_is_named_by_the_last_response(edit: dict[str, Any], reason: str) -> None:
+    world = goes_on()
+    world.edit(**edit)
+    world.until(lambda w: w.reason() in ("Cancelling", "DeadlineExceeded"))
+    assert "run resp_1 (last response resp_2)" in message(world).lower()
+    world.settle()
+    assert world.reason() == reason
+    assert "Run resp_1 (last response resp_2)" in message(world)
+    assert "may still go" in message(world)
+
+
+def test_a_replaced_run_and_its_history_tell_of_the_last_response() -> None:
+    world = goes_on()
+    world.edit(instructions="Be short")
+    world.until(lambda w: w.reason() == "Replacing")
+    assert "run resp_1 (last response resp_2)" in message(world)
+    world.until(lambda w: w.status.history)
+    assert "Run resp_1 (last response resp_2)" in message(world)
+    (past,) = world.status.history or ()
+    assert (past.runID, past.lastResponseID, past.reason) == ("resp_1", "resp_2", "Orphaned")
+
+
+def test_a_run_of_one_response_is_named_by_its_id_alone() -> None:
+    world = World()
+    world.settle()
+    world.edit(instructions="Be short")
+    world.settle()
+    (past,) = world.status.history or ()
+    assert (past.runID, past.lastResponseID) == ("resp_1", None)
+
+
+def test_a_lost_run_is_named_by_the_response_that_is_not_found() -> None:
+    world = goes_on()
+    del world.server.runs["resp_2"]
+    world.settle()
+    assert world.reason() == "Lost"
+    assert "Run resp_1 (last response resp_2) is no longer known" in message(world)
+
+
+def test_a_deleted_run_that_may_still_go_is_named_by_its_last_response() -> None:
+    world = goes_on()
+    world.delete()
+    world.settle()
+    assert world.orphan == "run resp_1 (last response resp_2)"
+
+
+@WIRES
+def test_a_claimed_turn_whose_reference_went_meanwhile_reads_it_no_oftener_than_any_other(
+    spec: dict[str, Any],
+) -> None:
+    world = asking(spec, ADD, timeout="24h")
+    world.texts.add(("texts", "a"))
+    source = {"configMapKeyRef": {"name": "texts", "key": "a"}}
+    world.edit(toolOutputs=[{"toolCallID": "call_1", "outputFrom": source}])
+    world.until(lambda w: isinstance(w.decide().action, Submit))
+    world.texts.clear()
+    world.advance(minutes=2)
+    began = world.now
+    for _ in range(50):
+        if isinstance(moment := world.step(), datetime):
+            world.now = moment
+    assert world.reason() == "ReferenceNotFound"
+    assert world.now - began > timedelta(minutes=5), "it waits between two tries"
+    world.texts.add(("texts", "a"))
+    world.settle()
+    assert (world.status.phase, len(world.server.submitted)) == ("Completed", 1)
+
+
+def test_a_long_answer_to_a_submission_takes_no_room_of_the_request_id() -> None:
+    world = asking(RESPONSES, timeout="1h")
+    words = f"OpenAI said 500: {'long ' * 100}(request id req_1)"
+    world.server.creates.append(Failure(reason=Reason.SERVER_ERROR, message=words, outcome=Outcome.UNKNOWN))
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.reason() == "CreateOutcomeUnknown")
+    assert "… (request id req_1))" in message(world)
+
+
+def test_an_approval_is_asked_for_as_what_it_is() -> None:
+    alone, both = asking(RESPONSES, APPROVAL), asking(RESPONSES, ADD, APPROVAL)
+    assert message(alone).startswith("Run resp_1 waits for leave to make tool calls: delete_all.")
+    assert "spec.toolOutputs lacks delete_all (mcpr_1, by approve)" in message(alone)
+    assert "waits for the results of tool calls: add, delete_all" in message(both)
+    assert "lacks add (call_1), delete_all (mcpr_1, by approve)" in message(both)
+    status = both.status
+    assert st.verdict_of(status, wait=True).message.endswith(
+        "Answer them in spec.toolOutputs, MCP approvals by approve"
+    )

@@ -1,12 +1,13 @@
 """The verbs: cancel, suspend, taking up a run by its id, leaving one alone, deleting oneself. And what is advised."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from builders import ASSISTANTS, BAD_KEY, BAD_REQUEST, RESPONSES, START, World
 
 from openairun_operator.api.reasons import Reason
+from openairun_operator.lifecycle.actions import Create
 from openairun_operator.lifecycle.failure import Failure
 
 WIRES = pytest.mark.parametrize("spec", [RESPONSES, ASSISTANTS], ids=["responses", "assistants"])
@@ -433,3 +434,92 @@ def test_a_wrong_id_does_not_hide_that_a_create_is_unknown() -> None:
     world.edit(runID="resp_none")
     world.until(lambda w: w.reason() == "RunNotFound")
     assert world.status.condition("CreateOutcomeUnknown")
+
+
+# --- what is said of an id that is not found
+
+
+def ready(world: World) -> str:
+    found = world.status.condition("Ready")
+    return found.message if found else ""
+
+
+def wrong_id(**fields: Any) -> str:
+    world = World(fields)
+    world.until(lambda w: w.reason() == "RunNotFound")
+    return ready(world)
+
+
+def test_a_wrong_id_is_to_be_removed_only_where_a_definition_stands_beside_it() -> None:
+    assert "Correct spec.runID, or remove it to have a run created" in wrong_id(runID="resp_7", **RESPONSES)
+    alone = wrong_id(runID="resp_7")
+    assert alone.endswith("Correct spec.runID")
+    assert "remove" not in alone
+
+
+def test_a_run_on_a_thread_that_is_not_found_is_looked_for_by_id_and_thread() -> None:
+    assert wrong_id(runID="run_7", threadID="thread_1").endswith("Correct spec.runID or spec.threadID")
+    said = wrong_id(runID="run_7", **ASSISTANTS)
+    assert said.endswith("Correct spec.runID or spec.threadID, or remove spec.runID to have a run created")
+    assert "A run on a thread needs spec.threadID" in wrong_id(runID="run_7")
+    assert "A run on a thread" not in wrong_id(runID="run_7", threadID="thread_1")
+
+
+def test_beside_an_unknown_create_a_wrong_id_is_not_said_to_be_removable_for_a_new_run() -> None:
+    world = World()
+    world.server.creates.append("lost answer")
+    world.settle()
+    unknown = ready(world)
+    world.edit(runID="resp_none")
+    world.until(lambda w: w.reason() == "RunNotFound")
+    assert "to have a run created" not in ready(world)
+    assert "Removing it creates nothing" in ready(world)
+    world.edit(runID=None)
+    world.settle()
+    assert (world.reason(), ready(world)) == ("CreateOutcomeUnknown", unknown)
+
+
+def test_a_claim_whose_reference_went_meanwhile_reads_it_no_oftener_than_any_other() -> None:
+    world = World({"inputFrom": {"configMapKeyRef": {"name": "texts", "key": "q"}}, "model": "m"})
+    world.texts.add(("texts", "q"))
+    world.until(lambda w: isinstance(w.decide().action, Create))
+    world.texts.clear()
+    world.advance(minutes=2)
+    began = world.now
+    for _ in range(50):
+        if isinstance(moment := world.step(), datetime):
+            world.now = moment
+    assert world.reason() == "ReferenceNotFound"
+    assert world.now - began > timedelta(minutes=5), "it waits between two tries"
+    world.texts.add(("texts", "q"))
+    world.settle()
+    assert (world.status.phase, len(world.server.sent)) == ("Completed", 1)
+
+
+# --- advice
+
+
+def advised(world: World) -> str:
+    found = world.status.condition("Advisory")
+    return found.message if found else ""
+
+
+def test_create_again_under_an_id_is_said_to_have_no_effect() -> None:
+    world = foreign(RESPONSES, runID="resp_1")
+    world.until(lambda w: w.status.phase == "InProgress")
+    assert advised(world) == ""
+    world.create_again("1")
+    world.until(lambda w: w.record and w.record.createAgain == "1" and advised(w))
+    assert advised(world) == "create-again has no effect while spec.runID is set"
+    assert condition(world, "Advisory") == "True NoEffect"
+    assert world.server.sent == []
+
+
+def test_suspend_is_not_said_to_have_no_effect_on_a_run_that_is_being_replaced() -> None:
+    world = running()
+    world.server.cancel_takes = None
+    world.edit(suspend=True, instructions="Be short")
+    world.until(lambda w: w.reason() == "Replacing")
+    assert condition(world, "Advisory") is None
+    world.settle()
+    assert (world.reason(), condition(world, "Advisory")) == ("Suspended", None)

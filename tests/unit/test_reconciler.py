@@ -12,13 +12,13 @@ import pytest
 from answers import answered, said
 from reconciling import UID, Body, World
 
-from openairun_operator import reconciler, store
+from openairun_operator import acting, reconciler, store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import ClusterError, RefusedError
 from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.observation import RunObservation, RunRef
-from openairun_operator.lifecycle.run import Run
+from openairun_operator.lifecycle.run import Run, dump_record
 from openairun_operator.scheduler import TryAgainError
 
 DELETING = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
@@ -246,7 +246,7 @@ async def test_a_bad_request_is_shown_in_openais_own_words_with_its_request_id(w
     world.reconciler.saw("ADDED", world.api.sent[0])
     await world.work()
     shown = {condition["type"]: condition for condition in world.status["conditions"]}
-    words = "OpenAI said 400: Unsupported value: 'temperature'. (request id req_1)"
+    words = "OpenAI said 400: Unsupported value: 'temperature'. Change the definition (request id req_1)"
     assert (shown["Ready"]["message"], shown["Stalled"]["message"]) == (words, words)
     assert (shown["Ready"]["reason"], shown["Finished"]["status"]) == ("InvalidRequest", "True")
     assert [event.message for event in world.events] == [words]
@@ -600,3 +600,39 @@ async def test_the_record_does_not_grow_with_the_definition(world: World) -> Non
     assert len(world.wire.created) == 1
     for body in world.api.sent:
         assert len(json.dumps(body["metadata"])) < 10_000
+
+
+async def test_an_answer_that_is_stored_is_that_of_the_last_response(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Body] = []
+
+    async def write(*args: object, **words: object) -> None:
+        asked.append(words)
+
+    monkeypatch.setattr(acting.outputs, "write", write)
+    world.wire.status = "completed"
+    world.api.change(lambda body: body["spec"].update(outputTo={"configMap": "answer"}))
+    world.reconciler.saw("ADDED", world.api.sent[-1])
+    await world.work()
+    record = world.entry.run.record
+    assert record is not None
+    later = dump_record(record.model_copy(update={"current": "resp_9"}))
+    changed = world.api.change(lambda body: body["metadata"]["annotations"].update({RECORD_ANNOTATION: later}))
+    world.reconciler.saw("MODIFIED", changed)
+    world.now = world.now.replace(second=30)
+    await world.work()
+    assert [(words["run_id"], words["answer_id"]) for words in asked] == [("resp_1", "resp_9")]
+
+
+async def test_a_changed_spec_cuts_the_pause_before_the_next_try_to_store_short(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.entry.known.store_at = world.entry.known.retry_at = world.now.replace(minute=5)
+
+    def rename(body: Body) -> None:
+        body["spec"]["outputTo"] = {"configMap": "another"}
+        body["metadata"]["generation"] += 1
+
+    world.reconciler.saw("MODIFIED", world.api.change(rename))
+    assert (world.entry.known.store_at, world.entry.known.retry_at) == (None, None)

@@ -10,7 +10,7 @@ import pytest
 from openairun_devkit.openai import OpenAIStandIn
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Usage
-from openairun_operator.lifecycle.failure import CallFailedError, Failure
+from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
 from openairun_operator.lifecycle.observation import RunObservation, RunRef
 from openairun_operator.wires.build import wire
 from openairun_operator.wires.clients import Clients, Credentials
@@ -114,6 +114,12 @@ async def test_numbers_that_no_field_can_hold_count_as_absent(told: Told) -> Non
     assert seen.usage == Usage(completionTokens=5)
 
 
+async def test_negative_counts_count_as_absent(told: Told) -> None:
+    counts = {name: -1 for name in ("input_tokens", "prompt_tokens", "total_tokens")}
+    seen = await told.run(usage={**counts, "output_tokens": 5, "completion_tokens": 5})
+    assert seen.usage == Usage(completionTokens=5)
+
+
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "1" * 400])
 async def test_a_time_that_is_no_number_counts_as_absent(told: Told, number: str) -> None:
     assert (await told.observe('{"id": "id_1", "status": "queued", "created_at": ' + number + "}")).created_at is None
@@ -199,6 +205,13 @@ async def test_a_key_written_with_escapes_does_not_stay(told: Told) -> None:
 async def test_an_id_that_could_forge_a_line_of_the_log_is_none(told: Told) -> None:
     failure = await told.refused({"id": "resp_\u001b[31m\nINFO forged", "status": "queued"})
     assert failure.reason is Reason.UNREADABLE_ANSWER
+
+
+@pytest.mark.parametrize("id_", ["resp_" + "x" * 764, "resp_é", "resp_\u2028"], ids=["long", "accent", "line"])
+async def test_an_id_that_no_record_can_keep_is_none(told: Told, id_: str) -> None:
+    failure = await told.refused({"id": id_, "status": "queued"})
+    assert (failure.reason, failure.outcome) == (Reason.UNREADABLE_ANSWER, Outcome.UNKNOWN)
+    assert (await told.run(thread_id=id_, conversation={"id": id_})).conversation is None
 
 
 async def test_a_key_in_what_a_server_says_of_a_run_is_not_kept(told: Told) -> None:

@@ -18,7 +18,14 @@ DOINGS: tuple[Doing, ...] = ("create", "submit", "look")
 def test_a_bad_request_shows_openais_own_message_and_the_request_id(doing: Doing) -> None:
     words = "Unsupported value: 'temperature' does not support 3 with this model."
     failed = answered(400, said(words), doing=doing, headers={"x-request-id": "req_1"})
-    assert failed.message == f"OpenAI said 400: {words} (request id req_1)"
+    what_to_do = {"create": " Change the definition", "submit": " Change spec.toolOutputs"}.get(doing, "")
+    assert failed.message == f"OpenAI said 400: {words}{what_to_do} (request id req_1)"
+
+
+@pytest.mark.parametrize("end", [".", "!", "?", ""])
+def test_what_to_do_stands_behind_a_sentence_that_ends_once(end: str) -> None:
+    failed = answered(429, said(f"You exceeded your quota{end}", "insufficient_quota"))
+    assert failed.message.startswith(f"OpenAI said 429: You exceeded your quota{end or '.'} Add credit")
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
-from openairun_operator.api import durations
-
 MAX_TEXT: Final = 65_536
 """The longest inline text, in characters."""
+MAX_ID: Final = 768
+"""The longest id at OpenAI. Some gateways hold a whole route in theirs; a record has room for 1024 bytes."""
+MAX_CALL_ID: Final = 4096
+"""The longest id of a tool call: some servers hold a signature in it."""
 MAX_DEPTH: Final = 100
 """The most levels of free JSON, into which CEL cannot see. The API server takes 10,000, OpenAI takes 10 of a schema."""
 
@@ -25,11 +27,15 @@ def rules(*several: dict[str, str]) -> Any:
     return {"x-kubernetes-validations": list(several)}
 
 
+_SHORT: Final = "^([0-9]{1,6}h|[0-9]{1,7}m|[0-9]{1,8}s)+$"
+"""A duration of few digits: CEL knows none of more than 292 years, and gives an error of its own for one."""
+
+
 def duration(name: str, least: str, most: str, example: str) -> Any:
     """The rule of a duration between two others."""
     return rules(
         rule(
-            f"self.matches('{durations.PATTERN}') && duration(self) >= duration('{least}')"
+            f"self.matches('{_SHORT}') && duration(self) >= duration('{least}')"
             f" && duration(self) <= duration('{most}')",
             f"{name} is a duration from {least} to {most}, such as {example}",
         )
@@ -40,8 +46,8 @@ def identifier(example: str) -> Any:
     """The rule of an id at OpenAI: it becomes part of a path."""
     return rules(
         rule(
-            r"self.matches('^[^\\s/?#%]+$') && self != '.' && self != '..'",
-            f"write the id alone, such as {example}: no spaces, slashes, ? # or %",
+            r"""self.matches('^[!"$&-.0->@-~]+$') && self != '.' && self != '..'""",
+            f"write the id alone, such as {example}: no spaces, slashes, ? # or %, and nothing but printable ASCII",
         )
     )
 
@@ -63,7 +69,7 @@ def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-Identifier = Annotated[str, Field(min_length=1, max_length=4096)]
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 FreeObject = Annotated[
     dict[str, Any],
     AfterValidator(_not_too_deep),

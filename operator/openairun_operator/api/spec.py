@@ -338,7 +338,7 @@ class OpenAIRunSpec(Model):
             ),
             rule(
                 "!(has(self.assistantID) || has(self.threadID)) || !(has(self.input) || has(self.inputFrom))",
-                "input does not go with assistantID: an assistant reads its thread. Put the text into"
+                "input does not go with assistantID or threadID: an assistant reads its thread. Put the text into"
                 " additionalMessages, or remove assistantID and threadID",
                 "input",
             ),
@@ -355,12 +355,12 @@ class OpenAIRunSpec(Model):
             ),
             rule(
                 "!(has(self.assistantID) || has(self.threadID)) || !has(self.conversationID)",
-                "conversationID does not go with assistantID: remove one of them",
+                "conversationID does not go with assistantID or threadID: remove one of them",
                 "conversationID",
             ),
             rule(
                 "!(has(self.assistantID) || has(self.threadID)) || !has(self.previousResponseID)",
-                "previousResponseID does not go with assistantID: remove one of them",
+                "previousResponseID does not go with assistantID or threadID: remove one of them",
                 "previousResponseID",
             ),
             rule(
@@ -390,6 +390,11 @@ class OpenAIRunSpec(Model):
             ),
         )
     }
+
+    @property
+    def defines(self) -> bool:
+        """Whether it says what to run, and not only which run to take up."""
+        return any(part is not None for part in (self.input, self.inputFrom, self.additionalMessages, self.assistantID))
 
     @property
     def limit(self) -> timedelta | None:

@@ -11,6 +11,8 @@ from openairun_operator.api.rules import ATOMIC
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024
 MAX_MESSAGE: Final = 1024
+MAX_CONDITION_MESSAGE: Final = 32_768
+"""As metav1.Condition has it."""
 MAX_HISTORY: Final = 5
 MAX_RESPONSE_IDS: Final = 20
 MAX_TOOL_CALLS: Final = 64
@@ -30,7 +32,9 @@ class Condition(Model):
     type: Annotated[str, Field(max_length=316, description="What the condition speaks of.")]
     status: Annotated[Literal["True", "False", "Unknown"], Field(description="True, False or Unknown.")]
     reason: Annotated[str, Field(max_length=1024, description="Why, as one of the documented constants.")]
-    message: Annotated[str, Field(max_length=32768, description="Why, and what to do next, for a person.")] = ""
+    message: Annotated[
+        str, Field(max_length=MAX_CONDITION_MESSAGE, description="Why, and what to do next, for a person.")
+    ] = ""
     lastTransitionTime: Annotated[datetime, Field(description="When status last changed.")]
     observedGeneration: Annotated[
         int | None,
@@ -120,6 +124,9 @@ class PastRun(Model):
     """A run that another one replaced."""
 
     runID: Annotated[str | None, Field(description="Its id; absent if its create got no answer.")] = None
+    lastResponseID: Annotated[
+        str | None, Field(description="The last response of a run that is made of several: it goes if any does.")
+    ] = None
     api: Annotated[API | None, Field(description="The API it was created over.")] = None
     phase: Annotated[str | None, Field(description="The phase it was last seen in.")] = None
     reason: Annotated[str | None, Field(description="Why it was in that phase.")] = None

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from openairun_operator.api.base import Model
 from openairun_operator.api.references import KeyRef, Source
-from openairun_operator.api.rules import MAX_TEXT, FreeObject, Identifier, rule, rules
+from openairun_operator.api.rules import MAX_CALL_ID, MAX_TEXT, FreeObject, rule, rules
 
 
 class Function(Model):
@@ -220,7 +220,14 @@ class Truncation(Model):
 class ToolOutput(Model):
     """The answer to one tool call of `status.requiredAction`."""
 
-    toolCallID: Annotated[Identifier, Field(description="The id of the call, as in status.requiredAction.toolCalls.")]
+    toolCallID: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_CALL_ID,
+            description="The id of the call, as in status.requiredAction.toolCalls.",
+        ),
+    ]
     output: Annotated[
         str | None, Field(max_length=MAX_TEXT, description="What the call gave; may be the empty string.")
     ] = None

@@ -9,6 +9,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import Body, Cluster, ClusterError, ConflictError, GoneError, RefusedError
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.run import Run
+from openairun_operator.lifecycle.storing import MAX_BYTES, TEXT_KEY
 
 LABELS: Final = {"app.kubernetes.io/managed-by": "openairun-operator"}
 OUTPUT_OF: Final = f"{GROUP}/output-of"
@@ -16,8 +17,6 @@ OUTPUT_OF: Final = f"{GROUP}/output-of"
 RUN_ID: Final = f"{GROUP}/run-id"
 SHA256: Final = f"{GROUP}/output-sha256"
 
-_LIMIT: Final = 1024 * 1024
-"""Bytes of all values of a ConfigMap; its keys do not count (MaxSecretSize in k8s.io/kubernetes/pkg/apis/core)."""
 _TRIES: Final = 4
 _NO_RIGHT: Final = re.compile(r"cannot (get|create|update) resource")
 _GIVES: Final = {"get": "deploy/manifests/rbac.yaml, applied again,"}
@@ -34,22 +33,31 @@ class OutputFailedError(Exception):
 
 
 async def write(
-    cluster: Cluster, run: Run, name: str, data: Mapping[str, str], *, run_id: str, sha256: str, owned: bool
+    cluster: Cluster,
+    run: Run,
+    name: str,
+    data: Mapping[str, str],
+    *,
+    run_id: str,
+    answer_id: str,
+    sha256: str,
+    owned: bool,
 ) -> None:
     """Make the ConfigMap `name` hold `data` and nothing else; `owned`: it goes with the resource.
 
-    `run_id` and `sha256`, of the answer as status.output has it, stand in annotations. Writes nothing if it is so
-    already. Raises OutputFailedError, and ClusterError for passing trouble.
+    `run_id` and `sha256`, of the answer as status.output has it, stand in annotations; `answer_id` is what OpenAI has
+    the answer under: the last response's id. Writes nothing if it is so already. Raises OutputFailedError, and
+    ClusterError for passing trouble.
     """
-    size = sum(len(text.encode()) for text in data.values())
-    if size > _LIMIT:
-        raise _too_big(run, name, run_id, size)
+    size = len(data[TEXT_KEY].encode())
+    if sum(len(text.encode()) for text in data.values()) > MAX_BYTES:
+        raise _too_big(run, name, answer_id, size)
     try:
         await _write(cluster, run, _wanted(run, name, data, run_id, sha256, owned=owned))
     except ClusterError as error:
         said = str(error)
         if error.status == 413 or (error.status == 422 and "[]: Too long" in said):
-            raise _too_big(run, name, run_id, size) from error
+            raise _too_big(run, name, answer_id, size) from error
         raise _meaning(error, run, name) from error
 
 
@@ -85,11 +93,11 @@ def _meaning(error: ClusterError, run: Run, name: str) -> OutputFailedError | Cl
     return error
 
 
-def _too_big(run: Run, name: str, run_id: str, size: int) -> OutputFailedError:
+def _too_big(run: Run, name: str, answer_id: str, size: int) -> OutputFailedError:
     message = (
         f"The answer does not fit into ConfigMap {name} in namespace {run.namespace}: it has {size} bytes, and a"
-        f" ConfigMap holds at most {_LIMIT}, less where many characters must be escaped. Fetch it from OpenAI, by the"
-        f" id {run_id}, or ask for less, for instance with maxTokens"
+        f" ConfigMap holds at most {MAX_BYTES}, less where many characters must be escaped. Fetch it from OpenAI, by"
+        f" the id {answer_id}, or ask for less, for instance with maxTokens"
     )
     return OutputFailedError(Reason.OUTPUT_TOO_BIG, message)
 

@@ -84,6 +84,8 @@ class Store:
     name: str
     data: Mapping[str, str]
     owned: bool
+    left_out: str | None = None
+    """What is not written for want of room, for a person to read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) ->
         noted = run.record if run.record and run.record.state == "cancelled" else None
         return withholding.cancelled(run, noted, facts) if noted else withholding.cancel(run, facts)
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
+    if obstacle.reason is Reason.RUN_NOT_FOUND:
+        obstacle = replace(obstacle, message=f"{obstacle.message}. {_advice(run, run_id, unknown)}")
     verdict = _not_seen(run_id, obstacle)
     if unknown is not None:
         verdict = replace(verdict, outcome_unknown=True)
@@ -48,6 +50,19 @@ def not_found(ref: RunRef, address: str) -> Failure:
     where = f" on thread {ref.thread}" if ref.thread else ""
     return Failure(
         reason=Reason.RUN_NOT_FOUND,
-        message=f"{address} knows no run {ref.id}{where}, at least with the key in use. Correct spec.runID, or remove"
-        " it to have a run created",
+        message=f"{address} knows no run {ref.id}{where}, at least with the key in use",
     )
+
+
+def _advice(run: Run, run_id: str, unknown: Record | None) -> str:
+    """What to do about an id that is not found."""
+    spec = run.spec
+    on_thread = spec is not None and spec.threadID is not None
+    words = "Correct spec.runID or spec.threadID" if on_thread else "Correct spec.runID"
+    if run_id.startswith("run_") and not on_thread:
+        words = "A run on a thread needs spec.threadID beside it. Else correct spec.runID"
+    if unknown is not None:
+        return f"{words}. Removing it creates nothing: the create that was sent before may have made a run"
+    if spec is None or not spec.defines:
+        return words
+    return f"{words}, or remove {'spec.runID' if on_thread else 'it'} to have a run created"

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Final, Literal
 
 from openairun_operator.api.reasons import Reason
-from openairun_operator.api.status import Condition
+from openairun_operator.api.status import MAX_CONDITION_MESSAGE, Condition
+from openairun_operator.lifecycle import text
 
 Tri = Literal["True", "False", "Unknown"]
 
@@ -140,21 +141,21 @@ def conditions(
     def truth(value: bool) -> Tri:
         return "True" if value else "False"
 
-    text = verdict.message
+    words = verdict.message
     out = [
-        make("Ready", verdict.ready, message=text),
+        make("Ready", verdict.ready, message=words),
         make("Reconciling", truth(verdict.reconciling)),
-        make("Stalled", truth(verdict.stalled), message=text if verdict.stalled else ""),
+        make("Stalled", truth(verdict.stalled), message=words if verdict.stalled else ""),
         make("Finished", truth(verdict.finished)),
         make("Succeeded", verdict.succeeded),
-        make("Synced", "True", Reason.IN_SYNC) if verdict.synced else make("Synced", "False", message=text),
+        make("Synced", "True", Reason.IN_SYNC) if verdict.synced else make("Synced", "False", message=words),
     ]
     if verdict.action_required:
-        out.append(make("ActionRequired", "True", message=text))
+        out.append(make("ActionRequired", "True", message=words))
     if verdict.outcome_unknown:
-        out.append(make("CreateOutcomeUnknown", "True", message=text))
+        out.append(make("CreateOutcomeUnknown", "True", message=words))
     if verdict.suspended:
-        out.append(make("Suspended", "True", message=text))
+        out.append(make("Suspended", "True", message=words))
     return out + beside(extras, before, generation, now)
 
 
@@ -177,7 +178,7 @@ def _condition(
         type=type_,
         status=status,
         reason=reason,
-        message=message,
+        message=text.cut(message, MAX_CONDITION_MESSAGE),  # the last resort: what comes from outside is bounded there
         lastTransitionTime=last.lastTransitionTime if last and last.status == status else now,
         observedGeneration=generation,
     )

@@ -1,11 +1,12 @@
 """From a definition to a run: claim, send once, and know what came of it."""
 
 from dataclasses import replace
+from typing import Final
 
 from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
-from openairun_operator.lifecycle import adopting, ending, withholding
+from openairun_operator.lifecycle import adopting, ending, text, withholding
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Claim, Create, Decision, Fetch, Note, Wait
 from openairun_operator.lifecycle.attempts import created, new_record, released, shown
@@ -16,6 +17,8 @@ from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
 from openairun_operator.lifecycle.phase import FAILED, PENDING
 from openairun_operator.lifecycle.run import Run
 
+_SEEN: Final = 300
+"""Characters of what was seen in place of an answer: how to go on stands behind it."""
 UNKNOWN_CREATE = (
     "The create was sent at {sent} and got no answer{seen}, so a run may exist at OpenAI; this API cannot be searched"
     " for it. Nothing more is created. To go on, write its id, if you find it, into spec.runID, or change"
@@ -24,8 +27,11 @@ UNKNOWN_CREATE = (
 )
 
 
-def start(run: Run, facts: Facts) -> Decision:
-    """Claim an attempt, unless there is to be none, or something stands in the way."""
+def start(run: Run, facts: Facts, *, pauses: bool = True) -> Decision:
+    """Claim an attempt, unless there is to be none, or something stands in the way.
+
+    `pauses`: whether the last failure holds it back, too.
+    """
     now, known = facts.now, facts.known
     if run.spec and run.spec.runID:
         return adopting.adopt(run, run.spec.runID, facts)
@@ -34,7 +40,7 @@ def start(run: Run, facts: Facts) -> Decision:
     if run.spec and run.spec.suspend:
         return withholding.suspend(run, facts)
     obstacle = facts.blocked or _no_model(run, facts)
-    if obstacle is None and known.pausing(now):
+    if obstacle is None and pauses and known.pausing(now):
         obstacle = known.failure
     if obstacle is None and unread(run, facts):
         return Decision(run.status, Fetch())
@@ -65,7 +71,8 @@ def purpose(run: Run) -> str:
 
 def start_beside_unknown(run: Run, record: Record, facts: Facts) -> Decision:
     """Start anew, though `record`'s attempt may have made a run: it goes into history."""
-    return start(replace(run, status=shown(run, record, facts)), facts)
+    # What failed last is the search for it. It has had its time, and to pause now would give it that time again.
+    return start(replace(run, status=shown(run, record, facts)), facts, pauses=False)
 
 
 def _no_model(run: Run, facts: Facts) -> Failure | None:
@@ -107,7 +114,9 @@ def claimed(run: Run, record: Record, facts: Facts) -> Decision:
                 else waiting(Reason.CREATING, f"Creating a run at {record.address}")
             )
             status = st.say(shown(run, record, facts), run, verdict, now, phase=PENDING)
-            return Decision(status, Fetch() if unread(run, facts) else Create(record))
+            if not unread(run, facts):
+                return Decision(status, Create(record))
+            return Decision(status, Wait(known.retry_at) if known.pausing(now) else Fetch())
         case Answered(observation):
             return Decision(run.status, Note(created(record, observation, now), hold=not run.has_finalizer))
         case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
@@ -166,14 +175,15 @@ def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
         return start_beside_unknown(run, record, facts)
     last = facts.known.ledger.get(record.token)
     message = UNKNOWN_CREATE.format(
-        seen=f" ({last.failure.message[:300]})" if isinstance(last, Failed) else "",
+        seen=f" ({text.brief(last.failure.message, _SEEN)})" if isinstance(last, Failed) else "",
         sent=record.submittedAt.strftime("%Y-%m-%dT%H:%M:%SZ"),
         namespace=run.namespace,
         name=run.name,
         hint=now.strftime("%Y%m%d-1"),
     )
     before = run.status.condition("CreateOutcomeUnknown")
-    if before and run.status.record and run.status.record.token == record.token:
+    mine = before is not None and before.reason == Reason.CREATE_OUTCOME_UNKNOWN  # else another's words stand there
+    if before and mine and run.status.record and run.status.record.token == record.token:
         message = before.message  # its hint bears the day it was first given
     verdict = stalled(Reason.CREATE_OUTCOME_UNKNOWN, message, outcome_unknown=True)
     return Decision(st.say(shown(run, record, facts), run, verdict, now, phase=PENDING), Wait())

@@ -162,7 +162,7 @@ def _delete(run: Run, facts: Facts) -> Decision:
     else:
         step = ending.end(record, facts)
         on = f" on thread {record.thread}" if record.thread else ""
-        orphan = _unaccounted(record, facts) or f"run {record.followed}{on}"
+        orphan = _unaccounted(record, facts) or f"run {turns.named(record)}{on}"
     match step:
         case ending.Over():
             return Decision(status, Release())
@@ -178,7 +178,7 @@ def _unaccounted(record: Record, facts: Facts) -> str | None:
     """What may go at OpenAI under an id that nobody knows, for a person to read."""
     if turn := turns.pending(record):
         sent = f"{turn.submittedAt:%Y-%m-%dT%H:%M:%SZ}"
-        follows = f"a response that follows run {record.followed}, if the tool outputs sent at {sent} arrived"
+        follows = f"a response that follows run {turns.named(record)} (if the tool outputs sent at {sent} arrived)"
         return follows if turns.unknown(record, facts) else None
     if record.state != "claimed":
         return None
@@ -186,7 +186,8 @@ def _unaccounted(record: Record, facts: Facts) -> str | None:
         return f"run {answer.observation.id}"
     if not facts.known.ledger.unknown(record.token):
         return None
-    return f"a run with {record.token} in its metadata, if its create of {record.submittedAt} took effect"
+    sent = f"{record.submittedAt:%Y-%m-%dT%H:%M:%SZ}"
+    return f"a run with {record.token} in its metadata (if its create, sent at {sent}, took effect)"
 
 
 def _replace(run: Run, record: Record, facts: Facts) -> Decision:
@@ -211,7 +212,7 @@ def _replace(run: Run, record: Record, facts: Facts) -> Decision:
             return _make_way(run, status, _last_word(status, record, facts), facts)
         case ending.Orphaned():
             return _make_way(run, status, following.orphaned(record, facts), facts)
-    verdict = waiting(Reason.REPLACING, f"The definition changed: cancelling run {record.id}")
+    verdict = waiting(Reason.REPLACING, f"The definition changed: cancelling run {turns.named(record)}")
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)
 
 
@@ -228,5 +229,5 @@ def _last_word(status: OpenAIRunStatus, record: Record, facts: Facts) -> Verdict
     if status.phase in phase.TERMINAL:
         return st.verdict_of(status, wait=True)
     if facts.known.gone:
-        return ended(Reason.LOST, f"Run {record.id} is no longer known at {record.address}")
-    return ended(Reason.CANCELLED, f"Run {record.id} no longer waits for the results of tool calls")
+        return ended(Reason.LOST, f"Run {turns.named(record)} is no longer known at {record.address}")
+    return ended(Reason.CANCELLED, f"Run {turns.named(record)} no longer waits for the results of tool calls")

@@ -22,6 +22,11 @@ def _became_true(type_: str, before: OpenAIRunStatus, after: OpenAIRunStatus) ->
     return bool(new and new.status == "True" and not (old and old.status == "True"))
 
 
+def _said(status: OpenAIRunStatus, reason: Reason) -> bool:
+    ready = status.condition("Ready")
+    return ready is not None and ready.reason == reason
+
+
 def _ended_well(before: OpenAIRunStatus, after: OpenAIRunStatus, ready: Condition, *, cancel: bool) -> bool:
     """Whether a run ended as its user wants: it completed, or was cancelled by `cancel`."""
     if ready.reason != Reason.CANCELLED:
@@ -57,6 +62,8 @@ def events(before: OpenAIRunStatus, after: OpenAIRunStatus, *, cancel: bool) -> 
         out.append(Event("Normal" if well else "Warning", Reason(ready.reason), ready.message))
     elif _became_true("Stalled", before, after):
         out.append(Event("Warning", Reason(ready.reason), ready.message))
+    elif ready.reason == Reason.TOOL_OUTPUTS_REFUSED and not _said(before, Reason.TOOL_OUTPUTS_REFUSED):
+        out.append(Event("Warning", Reason.TOOL_OUTPUTS_REFUSED, ready.message))
     elif _became_true("ActionRequired", before, after):
         out.append(Event("Normal", Reason(ready.reason), ready.message))
     else:

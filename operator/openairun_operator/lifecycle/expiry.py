@@ -14,7 +14,10 @@ def next_step(run: Run, status: OpenAIRunStatus, facts: Facts) -> Delete | Disow
     """Delete it, or wait until it is time. None: it stays."""
     if run.spec is None or run.spec.ttlAfterFinished is None or status.finishedAt is None:
         return None
-    if not st.says_finished(status) or _unknown(status) or storing.wanted(run, status):
+    if not st.says_finished(status) or _unknown(status):
+        return None
+    lost = run.record is not None and storing.lost(run.record, status, facts)  # nothing is left to wait for
+    if storing.wanted(run, status) and not lost:
         return None
     try:
         moment = status.finishedAt + durations.parse(run.spec.ttlAfterFinished)

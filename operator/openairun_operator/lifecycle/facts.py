@@ -55,6 +55,8 @@ class Knowledge:
     """What references lead to: read for the next create or submission, and forgotten when that was sent."""
     stored: tuple[str, str] | None = None
     """The ConfigMap that the answer was written to, and its SHA-256."""
+    left_out: str | None = None
+    """What was not written for want of room."""
     disowned: str | None = None
     """The ConfigMap that does not go with the resource, as this process saw to."""
     store_failure: Failure | None = None

@@ -68,7 +68,7 @@ def _said_again(status: OpenAIRunStatus, run: Run, extra: Extra | None, facts: F
     """A finished run's status for this generation. Said anew if another definition had the word meanwhile."""
     if st.says_finished(status):
         return st.stamp(status, run, facts.now, extra)
-    given_up = ended(Reason.DEADLINE_EXCEEDED, f"Run {status.runID} had not ended when it was given up")
+    given_up = ended(Reason.DEADLINE_EXCEEDED, f"Run {_name(status)} had not ended when it was given up")
     verdict = st.verdict_of(status, wait=True) if status.phase in phase.TERMINAL else given_up
     return st.say(status, run, verdict, facts.now, extra)
 
@@ -89,7 +89,11 @@ def _final(status: OpenAIRunStatus, run: Run) -> Verdict:
 
 def _deadline_text(status: OpenAIRunStatus) -> str:
     allowed = status.effective.timeout if status.effective else None
-    return f"Run {status.runID} was not finished after {allowed}"
+    return f"Run {_name(status)} was not finished after {allowed}"
+
+
+def _name(status: OpenAIRunStatus) -> str:
+    return turns.named(status.record) if status.record else f"{status.runID}"
 
 
 def _look(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime | None, facts: Facts) -> Decision:
@@ -115,10 +119,10 @@ def _look(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime 
 def orphaned(record: Record, facts: Facts) -> Verdict:
     """The run was to end, and nobody saw it end."""
     if turns.unknown(record, facts):
-        words = f"Run {record.id}: a submission of its tool outputs got no answer, so a response may still go"
+        words = f"Run {turns.named(record)}: a submission of its tool outputs got no answer, so a response may still go"
         return replace(ended(Reason.ORPHANED, words), outcome_unknown=True)
     limit = durations.show(facts.policy.orphan_limit)
-    return ended(Reason.ORPHANED, f"Run {record.id} was not seen to end within {limit}: it may still go")
+    return ended(Reason.ORPHANED, f"Run {turns.named(record)} was not seen to end within {limit}: it may still go")
 
 
 def _cancel(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Decision:
@@ -127,7 +131,9 @@ def _cancel(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> 
     match step:
         case ending.Over():
             moment = facts.now.replace(microsecond=0)
-            verdict = ended(Reason.CANCELLED, f"Run {record.id} was cancelled: it waits for tool results no longer")
+            verdict = ended(
+                Reason.CANCELLED, f"Run {turns.named(record)} was cancelled: it waits for tool results no longer"
+            )
             fields = {"phase": phase.CANCELLED, "cancelledAt": moment, "requiredAction": None}
             return Decision(st.say(status, run, verdict, facts.now, **fields), Wait())
         case ending.Orphaned():
@@ -136,7 +142,7 @@ def _cancel(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> 
     if failure and facts.known.failures > _QUIET_FAILURES:
         verdict = retrying(failure.reason, f"spec.cancel is set: cannot cancel. {failure.message}", wait=run.waits)
     else:
-        verdict = going(Reason.CANCELLING, f"spec.cancel is set: cancelling run {record.id}", wait=run.waits)
+        verdict = going(Reason.CANCELLING, f"spec.cancel is set: cancelling run {turns.named(record)}", wait=run.waits)
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)
 
 
@@ -145,9 +151,9 @@ def _gone(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime 
     now, known = facts.now, facts.known
     changed = ending.provider_changed(record, facts)
     if changed is None or (deadline and now >= deadline):
-        verdict = ended(Reason.LOST, f"Run {record.id} is no longer known at {record.address}: its answer is lost")
-        return Decision(st.say(status, run, verdict, now), Wait())
-    text = f"Run {record.id} is not found since the operator's {changed}: restore it, or delete this resource"
+        words = f"Run {turns.named(record)} is no longer known at {record.address}: its answer is lost"
+        return Decision(st.say(status, run, ended(Reason.LOST, words), now), Wait())
+    text = f"Run {turns.named(record)} is not found since the operator's {changed}: restore it, or delete this resource"
     said = st.say(status, run, retrying(Reason.PROVIDER_CHANGED, text, wait=run.waits), now)
     if known.pausing(now):
         return Decision(said, Wait(known.retry_at))

@@ -68,8 +68,10 @@ def stamp(status: OpenAIRunStatus, run: Run, now: datetime, *extras: Extra | Non
     return status.model_copy(update={"observedGeneration": run.generation, "conditions": said})
 
 
-def _extras(run: Run, status: OpenAIRunStatus, extras: Iterable[Extra | None]) -> list[Extra]:
-    return [extra for extra in (*extras, advice.of(run, status)) if extra]
+def _extras(
+    run: Run, status: OpenAIRunStatus, extras: Iterable[Extra | None], reason: Reason | None = None
+) -> list[Extra]:
+    return [extra for extra in (*extras, advice.of(run, status, reason)) if extra]
 
 
 def archive(status: OpenAIRunStatus) -> OpenAIRunStatus:
@@ -85,6 +87,7 @@ def archive(status: OpenAIRunStatus) -> OpenAIRunStatus:
             0,
             PastRun(
                 runID=status.runID,
+                lastResponseID=record.current if record else None,
                 api=status.api,
                 phase=status.phase,
                 reason=reason,
@@ -130,7 +133,7 @@ def say(
     if verdict.finished and status.finishedAt is None:
         fields.setdefault("finishedAt", _second(now))
     status = status.model_copy(update=fields | {"observedGeneration": run.generation})
-    beside_it = _extras(run, status, extras)
+    beside_it = _extras(run, status, extras, verdict.reason)
     said = conditions(verdict, status.conditions, run.generation, _second(now), beside_it)
     return status.model_copy(update={"conditions": said})
 
@@ -288,16 +291,15 @@ def verdict_of(status: OpenAIRunStatus, *, wait: bool, lacking: str | None = Non
         case phase.CANCELLED:
             return ended(Reason.CANCELLED, f"Run {run_id} was cancelled")
         case phase.REQUIRES_ACTION:
-            names = (
-                ", ".join(dict.fromkeys(c.name for c in status.requiredAction.toolCalls))
-                if status.requiredAction
-                else ""
-            )
+            calls = status.requiredAction.toolCalls if status.requiredAction else []
+            names = ", ".join(dict.fromkeys(call.name for call in calls))
+            approvals = [call.type == "mcp_approval" for call in calls]
+            what = "leave to make tool calls" if approvals and all(approvals) else "the results of tool calls"
+            how = "Answer them in spec.toolOutputs" + (", MCP approvals by approve" if any(approvals) else "")
             return going(
                 Reason.ACTION_REQUIRED,
                 text.message(
-                    f"Run {run_id} waits for the results of tool calls: {names or 'see status.requiredAction'}."
-                    f" {lacking or 'Answer them in spec.toolOutputs'}"
+                    f"Run {run_id} waits for {what}: {names or 'see status.requiredAction'}. {lacking or how}"
                 ),
                 wait=wait,
                 action_required=True,

@@ -11,7 +11,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.rules import too_deep
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import ending, phase, text
+from openairun_operator.lifecycle import ending, phase, text, turns
 from openairun_operator.lifecycle.actions import Action, Observe, Store
 from openairun_operator.lifecycle.conditions import Extra
 from openairun_operator.lifecycle.facts import Facts
@@ -20,27 +20,38 @@ from openairun_operator.lifecycle.run import Run
 
 TEXT_KEY: Final = "output"
 JSON_KEY: Final = "output.json"
+MAX_BYTES: Final = 1024 * 1024
+"""Bytes of all values of a ConfigMap; its keys do not count (MaxSecretSize in k8s.io/kubernetes/pkg/apis/core)."""
+_ANSWERED: Final = (phase.COMPLETED, phase.INCOMPLETE)
+"""The ends of a run that leave an answer, whole or in part."""
 _AGAIN: Final = timedelta(minutes=1)
 
 
 def wanted(run: Run, status: OpenAIRunStatus) -> str | None:
     """The ConfigMap that should hold the answer and does not yet, as far as the status says."""
-    if run.spec is None or run.spec.outputTo is None or status.phase != phase.COMPLETED or status.output is None:
+    if run.spec is None or run.spec.outputTo is None or status.phase not in _ANSWERED or status.output is None:
         return None
     name = run.spec.outputTo.configMap
     return None if status.output.configMap == name else name
 
 
-def data(run: Run, answer: str) -> dict[str, str]:
-    """What is written: the text, and where JSON was asked for and came, that too."""
-    out = {TEXT_KEY: answer}
+def data(run: Run, answer: str) -> tuple[dict[str, str], str | None]:
+    """What is written: the text, and where JSON was asked for and came, that too; and what is left out.
+
+    A second copy for which there is no room is left out: it must not keep the answer itself out.
+    """
+    out, left_out = {TEXT_KEY: answer}, None
     if run.spec and run.spec.responseFormat and run.spec.responseFormat.structured:
         with contextlib.suppress(ValueError, RecursionError):  # what is no JSON stands in the text alone
             value = json.loads(answer)
             if not too_deep(value):  # to indent takes time in the square of the depth
                 pretty = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
-                out[JSON_KEY] = text.clean(pretty) + "\n"  # escapes may have stood for what no text may hold
-    return out
+                pretty = text.clean(pretty) + "\n"  # escapes may have stood for what no text may hold
+                if len(answer.encode()) + len(pretty.encode()) <= MAX_BYTES:
+                    out[JSON_KEY] = pretty
+                else:
+                    left_out = f"{JSON_KEY} is left out, since there is no room for both"
+    return out, left_out
 
 
 def checksum(data: Mapping[str, str]) -> str:
@@ -60,7 +71,8 @@ def store(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Ac
         pausing = facts.blocked or known.pausing(facts.now) or (known.look_at and facts.now < known.look_at)
         return None if pausing else Observe(record)
     assert run.spec is not None
-    return Store(record, name, data(run, answer), owned=run.spec.ttlAfterFinished is None)
+    written, left_out = data(run, answer)
+    return Store(record, name, written, owned=run.spec.ttlAfterFinished is None, left_out=left_out)
 
 
 def _whole(record: Record, status: OpenAIRunStatus, facts: Facts) -> str | None:
@@ -99,11 +111,12 @@ def condition(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -
     if run.spec is None or run.spec.outputTo is None:
         return None
     if status.output and status.output.configMap == run.spec.outputTo.configMap:
-        return stored(status)
+        return stored(status, facts)
     if wanted(run, status) is None:
         return None
     if lost(record, status, facts):
-        words = f"Run {record.id} is no longer known at {record.address}: status.output holds the answer's beginning"
+        where = f"{turns.named(record)} is no longer known at {record.address}"
+        words = f"Run {where}: status.output holds the answer's beginning"
         return Extra("OutputStored", "False", Reason.OUTPUT_LOST, words)
     failure: Failure | None = facts.known.store_failure or facts.known.failure or facts.blocked
     if failure is None:
@@ -112,9 +125,14 @@ def condition(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -
     return Extra("OutputStored", "False", failure.reason, failure.message)
 
 
-def stored(status: OpenAIRunStatus) -> Extra | None:
+def stored(status: OpenAIRunStatus, facts: Facts) -> Extra | None:
     """The condition OutputStored, for an answer that is stored."""
     if status.output is None or status.output.configMap is None:
         return None
     words = f"ConfigMap {status.output.configMap} holds the answer, {status.output.bytes} bytes"
+    known, before = facts.known, status.condition("OutputStored")
+    if known.stored and known.stored[0] == status.output.configMap:
+        words = f"{words}; {known.left_out}" if known.left_out else words
+    elif before and before.message.startswith(words):
+        words = before.message  # what was said before a restart stands
     return Extra("OutputStored", "True", Reason.STORED, words)

@@ -68,7 +68,11 @@ def asked(run: Run, record: Record, seen: RunObservation | None) -> str | None:
     if seen is None or not seen.calls:
         return None
     given = outputs(run)
-    lacking = [f"{call.name} ({call.id})" for call in seen.calls if call.id not in given]
+    lacking = [
+        f"{call.name} ({call.id}{', by approve' if call.type == 'mcp_approval' else ''})"
+        for call in seen.calls
+        if call.id not in given
+    ]
     wrong = [
         f"{call.id} needs {'approve' if call.type == 'mcp_approval' else 'output or outputFrom'}"
         for call in seen.calls
@@ -159,7 +163,7 @@ def _claimed(
 ) -> Decision | None:
     match turns.entry(turn, facts):
         case Claimed():
-            return _send(run, record, turn, status, facts)
+            return _send(run, record, turn, status, deadline, facts)
         case Answered(observation):
             return Decision(run.status, Note(turns.taken(record, observation, ending.seen(record, facts.known))))
         case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
@@ -172,7 +176,9 @@ def _claimed(
     return _unknown(run, record, turn, status, deadline, facts)
 
 
-def _send(run: Run, record: Record, turn: Turn, status: OpenAIRunStatus, facts: Facts) -> Decision | None:
+def _send(
+    run: Run, record: Record, turn: Turn, status: OpenAIRunStatus, deadline: datetime | None, facts: Facts
+) -> Decision | None:
     seen = ending.seen(record, facts.known)
     if seen is None:
         return None  # after a restart: the next look tells what it asks for
@@ -182,6 +188,8 @@ def _send(run: Run, record: Record, turn: Turn, status: OpenAIRunStatus, facts: 
     if not (run.record_annotated and run.has_finalizer):
         return Decision(run.status, Note(record, hold=True))
     if _unread(run, seen.calls, facts):
+        if facts.known.failure and facts.known.pausing(facts.now):
+            return _held_up(run, status, facts.known.failure, deadline, facts)
         return Decision(run.status, Fetch(results=True))
     words = f"Run {record.id}: submitting the outputs of {len(turn.calls)} tool calls"
     verdict = going(Reason.SUBMITTING, words, wait=run.waits, action_required=True)
@@ -211,13 +219,13 @@ def _unknown(
     last = turns.entry(turn, facts)
     message = _UNKNOWN.format(
         sent=turn.submittedAt.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seen=f" ({last.failure.message[:300]})" if isinstance(last, Failed) else "",
+        seen=f" ({text.brief(last.failure.message, 300)})" if isinstance(last, Failed) else "",
         namespace=run.namespace,
         name=run.name,
         hint=facts.now.strftime("%Y%m%d-1"),
     )
     before = status.condition("CreateOutcomeUnknown")
-    if before:
+    if before and before.reason == Reason.CREATE_OUTCOME_UNKNOWN:  # else another's words stand there
         message = before.message  # its hint bears the day it was first given
     verdict = stalled(Reason.CREATE_OUTCOME_UNKNOWN, message, outcome_unknown=True)
     return _wait(run, status, verdict, deadline, facts)

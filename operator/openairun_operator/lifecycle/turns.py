@@ -12,6 +12,8 @@ from openairun_operator.lifecycle.ledger import Entry
 from openairun_operator.lifecycle.observation import RunObservation
 
 _KEPT: Final = 128
+_MAX_COUNT: Final = 2**63 - 1
+"""The greatest number that the API server takes."""
 
 
 def pending(record: Record) -> Turn | None:
@@ -22,6 +24,11 @@ def pending(record: Record) -> Turn | None:
 def entry(turn: Turn, facts: Facts) -> Entry | None:
     """What this process knows of the turn."""
     return facts.known.ledger.get(turn.token)
+
+
+def named(record: Record) -> str:
+    """The run as a person finds it at OpenAI: of one made of several responses, only the last may still go."""
+    return f"{record.id} (last response {record.current})" if record.current else f"{record.id}"
 
 
 def unknown(record: Record, facts: Facts) -> bool:
@@ -63,6 +70,8 @@ def add(one: Usage | None, other: Usage | None) -> Usage | None:
         return one or other
     mine, theirs = one.model_dump(), other.model_dump()
     both = {
-        name: (mine[name] or 0) + (theirs[name] or 0) for name in mine if (mine[name], theirs[name]) != (None, None)
+        name: min((mine[name] or 0) + (theirs[name] or 0), _MAX_COUNT)
+        for name in mine
+        if (mine[name], theirs[name]) != (None, None)
     }
     return Usage(**both)

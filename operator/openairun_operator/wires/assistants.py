@@ -16,6 +16,7 @@ from openairun_operator.api.names import TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Usage
 from openairun_operator.api.references import KeyRef
+from openairun_operator.api.rules import MAX_CALL_ID
 from openairun_operator.api.status import MAX_STEPS
 from openairun_operator.api.tools import ResponseFormat, Tool, ToolChoice, Truncation
 from openairun_operator.lifecycle import phase
@@ -95,7 +96,7 @@ def _calls(answer: Answer) -> tuple[Call, ...]:
     wanted = answer.object("required_action").object("submit_tool_outputs").objects("tool_calls")
     return tuple(
         Call(
-            call.id("id") or "",
+            call.id("id", MAX_CALL_ID) or "",
             call.object("function").text("name") or "",
             call.object("function").text("arguments") or "",
         )
@@ -108,10 +109,10 @@ def _usage(answer: Answer) -> Usage | None:
     if not usage.body:
         return None
     return Usage(
-        promptTokens=usage.integer("prompt_tokens"),
-        completionTokens=usage.integer("completion_tokens"),
-        totalTokens=usage.integer("total_tokens"),
-        cachedTokens=usage.object("prompt_token_details").integer("cached_tokens"),
+        promptTokens=usage.count("prompt_tokens"),
+        completionTokens=usage.count("completion_tokens"),
+        totalTokens=usage.count("total_tokens"),
+        cachedTokens=usage.object("prompt_token_details").count("cached_tokens"),
     )
 
 

@@ -15,6 +15,7 @@ from openai import AsyncOpenAI
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
+from openairun_operator.api.rules import MAX_ID
 from openairun_operator.lifecycle import phase, text
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.lifecycle.observation import RunObservation
@@ -105,10 +106,13 @@ class Answer:
         value = self.body.get(name)
         return value if isinstance(value, str) and value else None
 
-    def id(self, name: str) -> str | None:
-        """The field, if it is text that can be an id: one that could forge a line of a log, or a field, is none."""
+    def id(self, name: str, most: int = MAX_ID) -> str | None:
+        """The field, if it is text that can be an id: one that could forge a line of a log, or a field, or that no
+        record has room for, is none.
+        """
         value = self.text(name)
-        return value if value is not None and value.isprintable() else None
+        fits = value is not None and value.isascii() and value.isprintable() and len(value) <= most
+        return value if fits else None
 
     def seconds(self, name: str) -> float | None:
         """The field, if it is a time; some servers give milliseconds."""
@@ -128,16 +132,18 @@ class Answer:
         items = value if isinstance(value, list) else []
         return [Answer(item, {}, self.address) for item in items if isinstance(item, dict)]
 
-    def integer(self, name: str) -> int | None:
-        """The field, if it is a whole number that 64 bits can hold, as the API server demands."""
+    def count(self, name: str) -> int | None:
+        """The field, if it counts something: a whole number, not negative, that 64 bits can hold, as the API server
+        demands.
+        """
         value = self.body.get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
 
     def identity(self) -> tuple[str, str]:
         """`id` and `status`; an answer without them is no run. Raises CallFailedError."""
         id_, status = self.id("id"), self.text("status")
         if id_ is None or status is None:
-            raise errors.unreadable(self.address, "no id or no status in it")
+            raise errors.unreadable(self.address, "no status in it, or no id that can be one")
         return id_, status
 
     def poll_after(self) -> float | None:

@@ -167,6 +167,7 @@ def _of_status(
         template = ASSISTANTS_NOT_SERVED if api == "Assistants" else RESPONSES_NOT_SERVED
         words = template.format(address=address, status=status) + (f". It said: {said}" if body else "")
     advice = {
+        Reason.INVALID_REQUEST: "Change spec.toolOutputs" if doing == "submit" else "Change the definition",
         Reason.INVALID_CREDENTIALS: "Give the operator a valid key",
         Reason.PERMISSION_DENIED: "Give the key's project the right to do this",
         Reason.QUOTA_EXCEEDED: "Add credit, or raise the project's limit",
@@ -183,9 +184,11 @@ def _of_status(
 
 def _message(words: str, advice: str | None, request: str, secrets: tuple[str, ...]) -> str:
     """All of it as one message. Of words that are too long the end goes, not what to do, nor the request's id."""
+    said = text.message(words, *secrets)
     end = text.message(" ".join(filter(None, (advice, request))), *secrets)[:_MAX_END]
-    end = f"{'. ' if advice else ' '}{end}" if end else ""
-    said, room = text.message(words, *secrets), MAX_MESSAGE - len(end)
+    stop = "." if advice and not said.endswith((".", "!", "?")) else ""
+    end = f"{stop} {end}" if end else ""
+    room = MAX_MESSAGE - len(end)
     return (said if len(said) <= room else f"{said[: room - 1]}…") + end
 
 

@@ -8,6 +8,7 @@ import openai.resources.responses  # noqa: F401 - the SDK loads it at the first 
 
 from openairun_operator.api.record import API, Usage
 from openairun_operator.api.references import KeyRef
+from openairun_operator.api.rules import MAX_CALL_ID
 from openairun_operator.api.spec import OpenAIRunSpec
 from openairun_operator.api.status import MAX_STEPS
 from openairun_operator.api.tools import ResponseFormat, Tool, ToolChoice
@@ -141,17 +142,19 @@ def _call(item: Answer) -> Call:
     name, arguments = item.text("name") or "", item.text("arguments") or ""
     match item.text("type"):
         case "custom_tool_call":
-            return Call(item.id("call_id") or "", name, item.text("input") or "", "custom")
+            return Call(item.id("call_id", MAX_CALL_ID) or "", name, item.text("input") or "", "custom")
         case "mcp_approval_request":
-            return Call(item.id("id") or "", name, arguments, "mcp_approval", item.text("server_label"))
+            return Call(item.id("id", MAX_CALL_ID) or "", name, arguments, "mcp_approval", item.text("server_label"))
         case _:
-            return Call(item.id("call_id") or "", name, arguments)
+            return Call(item.id("call_id", MAX_CALL_ID) or "", name, arguments)
 
 
 def _calls(items: list[Answer]) -> tuple[Call, ...]:
     """What the items ask for and have no answer to among them."""
     names = dict(_ANSWERED_BY.values())
-    answered = {(type_, item.id(names[type_])) for item in items if (type_ := item.text("type") or "") in names}
+    answered = {
+        (type_, item.id(names[type_], MAX_CALL_ID)) for item in items if (type_ := item.text("type") or "") in names
+    }
     return tuple(
         call
         for item in items
@@ -190,11 +193,11 @@ def _usage(answer: Answer) -> Usage | None:
     if not usage.body:
         return None
     return Usage(
-        promptTokens=usage.integer("input_tokens"),
-        completionTokens=usage.integer("output_tokens"),
-        totalTokens=usage.integer("total_tokens"),
-        cachedTokens=usage.object("input_tokens_details").integer("cached_tokens"),
-        reasoningTokens=usage.object("output_tokens_details").integer("reasoning_tokens"),
+        promptTokens=usage.count("input_tokens"),
+        completionTokens=usage.count("output_tokens"),
+        totalTokens=usage.count("total_tokens"),
+        cachedTokens=usage.object("input_tokens_details").count("cached_tokens"),
+        reasoningTokens=usage.object("output_tokens_details").count("reasoning_tokens"),
     )
 
 

@@ -200,6 +200,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=6, help="operators at once (%(default)s)")
     parser.add_argument("--no-kills", action="store_true", help="leave out the kills at every step")
     arguments = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     began, directory = time.monotonic(), Path(tempfile.mkdtemp(prefix="openairun-faults-"))
     fork_server()  # here, since it ends with the thread that began it
     with some_cluster() as cluster:
@@ -215,7 +216,6 @@ def main() -> int:
         with restarts(cluster.control_plane, 30.0, restarted):
             play_schedules(bench, range(arguments.seed, arguments.seed + arguments.schedules))
         rows = [*bench.rows.values(), restarted]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     print(f"\nOn {where}, commit {commit.strip()}, {time.monotonic() - began:.0f} s\n\n{table(rows)}")
     return int(any(row.verdict.problems for row in rows))
 

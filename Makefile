@@ -34,7 +34,7 @@ test: venv  ## cluster tests on the stand-in and on the real API server, and pur
 	CLUSTER="$(CLUSTER)" "$(BIN)/python" -m pytest -n "$(WORKERS)" --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # FAULTS_ARGS=--help lists what can be said of it.
-faults: venv  ## kill the operator at every step, play random schedules; about half an hour
+faults: venv  ## kill the operator at every step, play random schedules; a quarter of an hour
 	PYTHONPATH=tests/harness:tests/faults "$(BIN)/python" tests/faults/bench.py $(FAULTS_ARGS)
 
 crd: venv  ## write the CRD anew from the models

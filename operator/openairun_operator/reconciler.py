@@ -225,6 +225,7 @@ class Reconciler:
             run = dataclasses.replace(run, deleted_at=run.deleted_at or self._clock(), has_finalizer=True)
         entry.known.turn_to(run.record.token if run.record else None)
         facts = self._facts(entry)
+        entry.known.turn_back(facts.now)
         decision = decide(run, facts)
         entry.ending = decision.ending
         entry.known.turn_to_ending(decision, facts.now)

@@ -341,6 +341,21 @@ async def test_a_cancel_that_was_refused_is_sent_again(world: World) -> None:
     assert world.api.body is None
 
 
+@pytest.mark.parametrize("trouble", [False, True])
+async def test_a_clock_that_is_set_back_delays_no_look(world: World, trouble: bool) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.now += timedelta(seconds=10)
+    world.wire.fail = [Failure(reason=Reason.RATE_LIMITED, message="slow down", retry_after=60)] * trouble
+    await world.work()
+    looks = len(world.wire.observed)
+    world.now -= timedelta(hours=1)
+    pause = await world.work()
+    assert len(world.wire.observed) == looks + 1
+    assert pause is not None
+    assert pause < 10
+
+
 async def test_a_new_key_is_tried_at_once(world: World) -> None:
     denied = Failure(reason=Reason.INVALID_CREDENTIALS, message="no", outcome=Outcome.NOT_CREATED)
     world.wire.fail = [denied]

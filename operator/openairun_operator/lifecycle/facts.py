@@ -72,6 +72,15 @@ class Knowledge:
     failures: int = 0
     failed_at: datetime | None = None
     retry_at: datetime | None = None
+    decided_at: datetime | None = None
+    """The moment of the last decision."""
+
+    def turn_back(self, now: datetime) -> None:
+        """Note the moment of a decision. If the clock was set back, nothing waits for what it now calls the future."""
+        if self.decided_at is not None and now < self.decided_at:
+            self.look_at = self.retry_at = self.store_at = None
+            self.ending_since = min(self.ending_since, now) if self.ending_since else None
+        self.decided_at = now
 
     def turn_to(self, token: str | None) -> None:
         """Forget what was known of another attempt. Failures stay: they are the server's, not the attempt's."""

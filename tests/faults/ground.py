@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -84,9 +85,15 @@ class Ground:
     # What a user does and sees
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        created: dict[str, Any] = self._objects.create_namespaced_custom_object(
-            **RUNS, namespace=self.namespace, body=body
-        )
+        """Create it; if it is there already, it is that of a request whose answer was lost."""
+        try:
+            created: dict[str, Any] = self._objects.create_namespaced_custom_object(
+                **RUNS, namespace=self.namespace, body=body
+            )
+        except kubernetes.client.ApiException as error:
+            if error.status == 409 and (found := self.read(body["metadata"]["name"])):
+                return found
+            raise
         return created
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -96,7 +103,7 @@ class Ground:
                 **RUNS, namespace=self.namespace, name=name
             )
         except kubernetes.client.ApiException as error:
-            if error.status == 404:
+            if _says_gone(error):
                 return None
             raise
         return found
@@ -106,9 +113,24 @@ class Ground:
         self._objects.patch_namespaced_custom_object(**RUNS, namespace=self.namespace, name=name, body=patch)
 
     def delete(self, name: str) -> None:
-        self._objects.delete_namespaced_custom_object(**RUNS, namespace=self.namespace, name=name)
+        """Delete it, unless it has gone."""
+        try:
+            self._objects.delete_namespaced_custom_object(**RUNS, namespace=self.namespace, name=name)
+        except kubernetes.client.ApiException as error:
+            if not _says_gone(error):
+                raise
 
     def events(self, uid: str) -> list[str]:
         """The messages of the resource's events."""
         found = self._core.list_namespaced_event(self.namespace, field_selector=f"involvedObject.uid={uid}")
         return [f"{event.reason}: {event.message}" for event in found.items]
+
+
+def _says_gone(error: kubernetes.client.ApiException) -> bool:
+    """Whether the API server says of an object that it is not there; one that still starts knows of no resource."""
+    if error.status != 404:
+        return False
+    try:
+        return bool(json.loads(error.body)["details"]["name"])
+    except (ValueError, LookupError, TypeError):
+        return False

@@ -16,6 +16,9 @@ from waiting import wait_until
 
 T = TypeVar("T")
 
+_STARTING = (403, 404, 429, 500, 503, 504)
+"""What an API server answers that is not ready yet: it knows no rights, and no resources of CRDs."""
+
 PATIENCE = 60.0
 """Seconds until a resource counts as stuck. The longest wait that is right is that for a create without an answer."""
 MARK = "definition"
@@ -160,6 +163,6 @@ def through_outages(ask: Callable[[], T], patience: float = PATIENCE) -> T:
             if time.monotonic() > end:
                 raise
         except kubernetes.client.ApiException as error:
-            if error.status not in (403, 429, 500, 503, 504) or time.monotonic() > end:  # 403: RBAC is not loaded yet
+            if error.status not in _STARTING or time.monotonic() > end:
                 raise
         time.sleep(0.1)

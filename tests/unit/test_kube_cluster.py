@@ -39,7 +39,8 @@ class Response:
 
 
 def refusal(status: int, message: str) -> Response:
-    return Response(status, json.dumps({"kind": "Status", "message": message, "details": {}}))
+    details = {"name": "x", "kind": "openairuns"} if status == 404 else {}
+    return Response(status, json.dumps({"kind": "Status", "message": message, "details": details}))
 
 
 class Wire:
@@ -103,6 +104,16 @@ async def test_refusals_are_told_apart(call: str, status: int, message: str, kin
     assert type(refused.value) is kind
     assert refused.value.status == status
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["404 page not found\n", '{"kind": "Status", "message": "could not find it"}', "[]"])
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_404_that_names_no_object_does_not_say_that_one_has_gone(call: str, text: str) -> None:
+    """So answer an API server that still starts, and proxies: a run must not be cancelled for that."""
+    with pytest.raises(ClusterError) as refused:
+        await CALLS[call](connected(Wire(Response(404, text))))
+    assert type(refused.value) is ClusterError
+    assert refused.value.status == 404
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), aiohttp.ClientConnectionError("refused"), OSError("reset")])

@@ -70,12 +70,20 @@ def _message(text: str) -> str:
     return str(body.get("message", text) if isinstance(body, dict) else text)[:500]
 
 
+def _names_what_is_missing(text: str) -> bool:
+    """Whether a 404 speaks of an object. One that does not comes from an API server that still starts, or a proxy."""
+    try:
+        return bool(json.loads(text)["details"]["name"])
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
 def _error(what: str, error: Exception) -> ClusterError:
     if isinstance(error, client.ApiException):
         status = cast(int | None, error.status)
         text = " ".join(str(error.body or error.reason or "").split())
         another = status == 422 and "metadata.uid" in text  # "field is immutable": another object bears the name now
-        if status == 404 or another:
+        if another or (status == 404 and _names_what_is_missing(text)):
             return GoneError(what, status, _message(text))
         if status == 409:
             uid = "UID in precondition" in text or "UID in the precondition" in text  # of PUT and PATCH, and of DELETE
@@ -145,8 +153,10 @@ class Cluster:
         """Whether the CRD is installed."""
         try:
             found = await self._exchange("GET", "look for the CRD", _RESOURCES)
-        except GoneError:
-            return False
+        except ClusterError as error:
+            if error.status == 404:
+                return False
+            raise
         return any(resource["name"] == PLURAL for resource in found["resources"])
 
     async def hold(self, run: Run, body: Body, record: str) -> Body:

@@ -110,7 +110,7 @@ class Reconciler:
     def _at_rest(self, entry: Entry) -> bool:
         """Whether a resource needs nothing: finished, seen in this generation, and not held by us."""
         run = entry.run
-        if run.has_finalizer or run.deleted_at or not st.finished(run.status):
+        if run.has_finalizer or run.deleted_at or not st.says_finished(run.status):
             return False
         return decide(run, self._facts(entry)).action == Wait() and run.status.observedGeneration == run.generation
 

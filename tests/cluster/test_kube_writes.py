@@ -291,6 +291,17 @@ async def test_a_status_is_pruned_and_defaulted_and_refused_as_the_schema_says(
         await operator.write_status(run, {"phase": 5})
 
 
+async def test_a_status_that_comes_late_does_not_undo_what_came_after_it(kubectl: Kubectl, operator: Cluster) -> None:
+    applied(kubectl)
+    run, _ = seen(kubectl)
+    await operator.write_status(run, {"phase": "Queued"})
+    queued, _ = seen(kubectl)
+    await operator.write_status(queued, {"phase": "Completed", "finishedAt": "2026-01-01T00:00:00Z"})
+    with pytest.raises(ConflictError):
+        await operator.write_status(queued, {"phase": "InProgress"})
+    assert seen(kubectl)[1]["status"]["phase"] == "Completed"
+
+
 async def test_the_status_of_an_object_never_lands_on_another_of_its_name(kubectl: Kubectl, operator: Cluster) -> None:
     run, _ = applied(kubectl)
     kubectl.run("delete", "openairun", "x")

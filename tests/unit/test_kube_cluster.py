@@ -135,13 +135,24 @@ async def test_a_status_patch_that_does_not_apply_means_another_object_only_if_t
         await connected(same).write_status(RUN, {"phase": "Completed"})
     for wire in (another, same):
         assert [body for _, _, body in wire.sent] == [
-            [test, {"op": "add", "path": "/status/phase", "value": "Completed"}],
+            [
+                test,
+                {"op": "test", "path": "/status/phase", "value": "Queued"},
+                {"op": "add", "path": "/status/phase", "value": "Completed"},
+            ],
             [test],
         ]
     away = Wire(refusal(422, NO_PATCH), refusal(500, "away"))
     with pytest.raises(ClusterError) as failed:
         await connected(away).write_status(RUN, {"phase": "Completed"})
     assert type(failed.value) is ClusterError
+
+
+async def test_a_finalizer_that_somebody_else_removed_is_released() -> None:
+    wire = Wire()
+    body = {"metadata": {"resourceVersion": "7", "finalizers": ["another/finalizer"]}}
+    assert await connected(wire).release(RUN, body) == body
+    assert wire.sent == []
 
 
 async def test_a_deletion_is_of_what_was_seen() -> None:

@@ -175,7 +175,10 @@ class Cluster:
 
     async def release(self, run: Run, body: Body) -> Body:
         """Remove the finalizer. Raises ConflictError if the finalizers are no longer those of `body`."""
-        index = body["metadata"]["finalizers"].index(FINALIZER)
+        finalizers = body["metadata"].get("finalizers") or []
+        if FINALIZER not in finalizers:
+            return body  # somebody else has removed it
+        index = finalizers.index(FINALIZER)
         path = f"/metadata/finalizers/{index}"
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": run.uid},
@@ -191,8 +194,14 @@ class Cluster:
         (1.36) passes over a uid in it. Raises GoneError if it is another object.
         """
         what, same = "write the status", {"op": "test", "path": "/metadata/uid", "value": run.uid}
+        # A write that comes late, of an operator that was stopped meanwhile, must not undo what came after it.
+        seen = [
+            {"op": "test", "path": f"/status/{name}", "value": run.raw_status[name]}
+            for name in ("phase", "finishedAt")
+            if name in run.raw_status
+        ]
         try:
-            return await self._send_status(run, what, [same, *patches.of_status(run.raw_status, difference)])
+            return await self._send_status(run, what, [same, *seen, *patches.of_status(run.raw_status, difference)])
         except PatchError:
             # Either the uid, or the status is not as it was seen: a run must not be given up for the latter.
             try:

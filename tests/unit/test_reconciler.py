@@ -388,6 +388,24 @@ def counted(world: World, name: str, **labels: str) -> float:
     return world.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
+async def test_a_finished_run_that_is_shown_as_going_is_put_right(world: World) -> None:
+    """So might a write leave it that came late, of another operator."""
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    world.wire.status = "completed"
+    await world.work()
+    world.now += timedelta(seconds=10)
+    await world.work()
+    going = next(body["status"]["conditions"] for body in world.api.sent if body["status"].get("phase") == "Queued")
+    mixed = world.api.change(lambda body: body["status"].update(conditions=going))
+    restarted = World()
+    restarted.api, restarted.now = world.api, world.now
+    restarted.reconciler._cluster = restarted.reconciler._actor._cluster = world.api  # type: ignore[assignment]
+    restarted.reconciler.saw(None, mixed)
+    await restarted.work()
+    shown = {condition["type"]: condition["status"] for condition in world.status["conditions"]}
+    assert (shown["Finished"], shown["Succeeded"], shown["Ready"]) == ("True", "True", "True")
+
+
 async def test_a_life_is_counted(world: World) -> None:
     world.wire.fail = [Failure(reason=Reason.RATE_LIMITED, message="slow down")]
     world.reconciler.saw("ADDED", world.api.sent[0])

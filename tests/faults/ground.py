@@ -15,10 +15,10 @@ from gate import Gate
 from openai_control import OpenAIControl
 from operator_process import OperatorProcess
 from processes import Processes
+from runs import RUNS
 
 from openairun_devkit.api_proxy import ApiProxy
 
-RUNS = {"group": "openairun.dev", "version": "v1alpha1", "plural": "openairuns"}
 FLAGS = ("--request-timeout=3s", "--orphan-limit=15s")
 """Short, since waiting for them is most of the time: a request's time-out also says how long after a create without
 an answer a search that finds nothing means that there is nothing."""

@@ -11,6 +11,7 @@ import kubernetes
 import urllib3
 import verdict
 from ground import Ground
+from runs import BOTH, run
 from verdict import Verdict
 from waiting import wait_until
 
@@ -25,10 +26,6 @@ MARK = "definition"
 """The metadata key that tells the runs of one resource apart: which definition each was made for."""
 
 _numbers = itertools.count(1)
-_WIRES = {
-    "Responses": {"model": "gpt-5-mini", "input": "Say hello."},
-    "Assistants": {"assistantID": "asst_abc123", "threadID": "thread_"},
-}
 
 
 class Life:
@@ -46,12 +43,8 @@ class Life:
 
     def apply(self, script: str, **spec: Any) -> None:
         """Create it; `script` tells the stand-in how the run shall go."""
-        base: dict[str, Any] = dict(_WIRES[self.api])
-        if self.api == "Assistants":
-            base["threadID"] += self.name.replace("-", "")
-        metadata = {"name": self.name, "namespace": self.ground.namespace}
-        kind = {"apiVersion": "openairun.dev/v1alpha1", "kind": "OpenAIRun"}
-        body = {**kind, "metadata": metadata, "spec": {**base, **spec, "metadata": self._marked(script)}}
+        own = {"threadID": f"thread_{self.name.replace('-', '')}"} if self.api == "Assistants" else {}
+        body = run(self.name, {**BOTH[self.api], **own, **spec, "metadata": self._marked(script)})
         self.seen = through_outages(lambda: self.ground.create(body))
 
     def define(self, script: str) -> None:

@@ -45,10 +45,6 @@ class Forked:
             time.sleep(0.01)
         return code
 
-    @property
-    def returncode(self) -> int | None:
-        return self.poll()
-
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)

@@ -58,7 +58,7 @@ class OperatorProcess:
         wait_until(seen_or_ended, timeout, f"{text!r} in the operator's log")
         if text not in self.logs:
             raise AssertionError(
-                f"the operator ended with {self._process.returncode} and never wrote {text!r}:\n{self.logs}"
+                f"the operator ended with {self._process.poll()} and never wrote {text!r}:\n{self.logs}"
             )
 
     def kill9(self) -> None:

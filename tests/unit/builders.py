@@ -432,6 +432,12 @@ class World:
                     self.now = until
         raise AssertionError(f"not settled after {steps} steps: {self.status}")
 
+    def go_on(self, steps: int) -> None:
+        """So many steps, each at the moment that the one before it waited for."""
+        for _ in range(steps):
+            if isinstance(moment := self.step(), datetime):
+                self.now = moment
+
     def until(self, condition: Callable[["World"], object], steps: int = 300) -> None:
         """Go on until `condition` holds."""
         for _ in range(steps):

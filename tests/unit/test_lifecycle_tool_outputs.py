@@ -1,6 +1,6 @@
 """Tool outputs: submitted once, when all calls are answered, and never sent twice for want of an answer."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -516,9 +516,7 @@ def test_a_claimed_turn_whose_reference_went_meanwhile_reads_it_no_oftener_than_
     world.texts.clear()
     world.advance(minutes=2)
     began = world.now
-    for _ in range(50):
-        if isinstance(moment := world.step(), datetime):
-            world.now = moment
+    world.go_on(50)
     assert world.reason() == "ReferenceNotFound"
     assert world.now - began > timedelta(minutes=5), "it waits between two tries"
     world.texts.add(("texts", "a"))

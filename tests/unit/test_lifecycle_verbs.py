@@ -1,6 +1,6 @@
 """The verbs: cancel, suspend, taking up a run by its id, leaving one alone, deleting oneself. And what is advised."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -486,9 +486,7 @@ def test_a_claim_whose_reference_went_meanwhile_reads_it_no_oftener_than_any_oth
     world.texts.clear()
     world.advance(minutes=2)
     began = world.now
-    for _ in range(50):
-        if isinstance(moment := world.step(), datetime):
-            world.now = moment
+    world.go_on(50)
     assert world.reason() == "ReferenceNotFound"
     assert world.now - began > timedelta(minutes=5), "it waits between two tries"
     world.texts.add(("texts", "q"))

@@ -27,7 +27,7 @@ def _said(status: OpenAIRunStatus, reason: Reason) -> bool:
     return ready is not None and ready.reason == reason
 
 
-def _ended_well(before: OpenAIRunStatus, after: OpenAIRunStatus, ready: Condition, *, cancel: bool) -> bool:
+def _ended_well(after: OpenAIRunStatus, ready: Condition, *, cancel: bool) -> bool:
     """Whether a run ended as its user wants: it completed, or was cancelled by `cancel`."""
     if ready.reason != Reason.CANCELLED:
         return ready.status == "True"
@@ -58,7 +58,7 @@ def events(before: OpenAIRunStatus, after: OpenAIRunStatus, *, cancel: bool) -> 
         well = past.reason in (Reason.CANCELLED, Reason.COMPLETED)
         out.append(Event("Normal" if well else "Warning", Reason(past.reason or ready.reason), ready.message))
     elif after.finishedAt and not before.finishedAt:
-        well = _ended_well(before, after, ready, cancel=cancel)
+        well = _ended_well(after, ready, cancel=cancel)
         out.append(Event("Normal" if well else "Warning", Reason(ready.reason), ready.message))
     elif _became_true("Stalled", before, after):
         out.append(Event("Warning", Reason(ready.reason), ready.message))

@@ -188,8 +188,7 @@ def _message(words: str, advice: str | None, request: str, secrets: tuple[str, .
     end = text.message(" ".join(filter(None, (advice, request))), *secrets)[:_MAX_END]
     stop = "." if advice and not said.endswith((".", "!", "?")) else ""
     end = f"{stop} {end}" if end else ""
-    room = MAX_MESSAGE - len(end)
-    return (said if len(said) <= room else f"{said[: room - 1]}…") + end
+    return text.cut(said, MAX_MESSAGE - len(end)) + end
 
 
 class TooLargeError(Exception):

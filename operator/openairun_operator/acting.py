@@ -109,15 +109,16 @@ class Actor:
             logger.info("Waiting for %d claims and creates that were sent", len(self._sending))
             await asyncio.wait(self._sending, timeout=limit)
 
-    @staticmethod
-    def unwritten(entry: Entry) -> bool:
-        """Whether OpenAI answered a create or a submission, and the answer is not recorded yet."""
-        record = entry.run.record
+    def unwritten(self, entry: Entry) -> Record | None:
+        """The record of what OpenAI answered to a create or a submission, if it is not written yet."""
+        record, known = entry.run.record, entry.known
         if record is None:
-            return False
-        turn = turns.pending(record)
-        token = record.token if record.state == "claimed" else turn.token if turn else None
-        return token is not None and isinstance(entry.known.ledger.get(token), Answered)
+            return None
+        match known.ledger.get(record.token):
+            case Answered(observation) if record.state == "claimed":
+                return attempts.created(record, observation, self._clock())
+        answered = turns.answered(record, ending.seen(record, known), known)
+        return None if answered is record else answered
 
     async def unclaim(self, entry: Entry) -> None:
         """Let go of a claim that was never sent: the next operator must not take it for one without an answer."""
@@ -286,6 +287,7 @@ class Actor:
 
     async def _cancel(self, entry: Entry, record: Record) -> None:
         logger.info("%s: cancelling run %s", entry.run.key, record.followed)
+        entry.known.cancel_tried = True
         if await self._look(entry, record, lambda wire, ref: wire.cancel(ref)):
             known = entry.known
             known.cancel_refused = known.observation is not None and known.observation.cancel_refused
@@ -466,8 +468,10 @@ def _farewell(entry: Entry, orphan: str | None) -> ev.Event | None:
     if orphan:
         message = f"The resource is deleted, and its end was not seen: {orphan} may still go at OpenAI"
         return ev.Event("Warning", Reason.ORPHANED, message)
-    if entry.known.cancelled and run.record:
-        return ev.Event("Normal", Reason.CANCELLED, f"Run {turns.named(run.record)} was cancelled")
+    seen = entry.known.observation
+    if entry.known.cancelled and run.record and seen:
+        named = turns.named(run.record) if run.record.id else seen.id  # it may never have been written down
+        return ev.Event("Normal", Reason.CANCELLED, f"Run {named} was cancelled")
     if _left_alone(entry):
         assert run.record is not None
         named, token = turns.named(run.record), run.record.token

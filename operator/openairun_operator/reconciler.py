@@ -19,7 +19,7 @@ from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError
 from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Cancel, Delete, Observe, Release, Wait
+from openairun_operator.lifecycle.actions import Cancel, Delete, Note, Observe, Release, Wait
 from openairun_operator.lifecycle.decide import decide
 from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.metrics import Metrics
@@ -165,18 +165,18 @@ class Reconciler:
         loop = asyncio.get_running_loop()
         end = loop.time() + limit
         await self._actor.drain(limit)
-        unwritten = [self._write_down(uid, entry) for uid, entry in self._store if self._actor.unwritten(entry)]
+        unwritten = [self._write_down(entry) for _, entry in self._store if self._actor.unwritten(entry)]
         if unwritten:
             tasks = [asyncio.create_task(each) for each in unwritten]
             await asyncio.wait(tasks, timeout=max(end - loop.time(), _LAST_WRITES))
         for _, entry in self._store:
             await self._actor.unclaim(entry)
 
-    async def _write_down(self, uid: str, entry: Entry) -> None:
+    async def _write_down(self, entry: Entry) -> None:
         """Have an answer recorded that a restart would lose."""
-        while self._actor.unwritten(entry):
+        while record := self._actor.unwritten(entry):
             try:
-                await self._step(uid, entry)
+                await self._actor.act(entry, Note(record))
             except ClusterError as error:
                 logger.warning("%s: %s", entry.run.key, error)
                 await asyncio.sleep(_CONFLICT_PAUSE)

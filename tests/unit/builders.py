@@ -499,6 +499,7 @@ class World:
             case Observe(rec):
                 self._look(rec, decision, self.server.observe)
             case Cancel(rec):
+                known.cancel_tried = True
                 known.cancelled = self._look(rec, decision, self.server.cancel) or known.cancelled
             case Find(rec):
                 self._find(rec)

@@ -212,6 +212,7 @@ ROWS = [
             "looked_at": LATE,
             "now": LATE + timedelta(minutes=2),
             "ending_since": LATE,
+            "cancel_tried": True,
         },
         "InProgress",
         ENDED,

@@ -820,6 +820,29 @@ def test_deleting_ends_at_the_orphan_limit_whatever_openai_does(trouble: Failure
     assert "resp_1" in world.orphan
 
 
+@pytest.mark.parametrize("end", ["deletion", "replacement"])
+def test_no_run_is_called_an_orphan_before_a_cancel_was_tried(end: str) -> None:
+    world = running()
+    world.server.cancel_takes = None
+    world.edit(input="Say goodbye") if end == "replacement" else world.delete()
+    world.known.ending_since = world.now - timedelta(minutes=3)  # as when the record could not be written so long
+    world.settle()
+    assert world.server.runs["resp_1"].cancelled_at
+    assert world.orphan or (world.status.history and world.status.history[0].reason == "Orphaned")
+
+
+@pytest.mark.parametrize("end", ["deletion", "replacement"])
+def test_a_run_that_is_found_when_it_is_no_longer_wanted_is_cancelled_first(end: str) -> None:
+    world = World(ASSISTANTS)
+    world.server.takes = None
+    world.server.creates.append("lost answer")
+    world.until(lambda w: w.server.sent)
+    world.edit(instructions="another") if end == "replacement" else world.delete()
+    world.until(lambda w: w.server.log[-1] == "find")
+    world.step()
+    assert world.server.log[-2:] == ["find", "cancel"]
+
+
 @pytest.mark.parametrize(("asks", "waits"), [(None, 10), (45, 45)])
 def test_a_cancel_that_failed_is_tried_again_soon_unless_the_server_asks_for_patience(
     asks: float | None, waits: float

@@ -187,18 +187,51 @@ async def test_an_id_that_cannot_be_written_down_is_kept_until_it_can(world: Wor
     assert world.status["runID"] == "resp_1"
 
 
+@pytest.mark.parametrize("change", [{}, DELETING], ids=["wanted", "deleted"])
 async def test_an_id_that_could_not_be_written_down_is_when_the_operator_stops(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, change: Body
 ) -> None:
     monkeypatch.setattr(reconciler, "_CONFLICT_PAUSE", 0.001)
     refuse_ids(world, 4)
     world.reconciler.saw("ADDED", world.api.sent[0])
     with pytest.raises(TryAgainError):
         await world.work()
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(change)))
     await world.reconciler.drain(5)
     assert world.api.body is not None
     assert '"id":"resp_1"' in world.api.body["metadata"]["annotations"][RECORD_ANNOTATION]
     assert len(world.wire.created) == 1
+
+
+async def test_a_run_whose_id_cannot_be_written_down_is_cancelled_when_its_resource_goes(world: World) -> None:
+    refuse_ids(world, 99)
+    world.wire.refuse_cancels = 1
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    with pytest.raises(TryAgainError):
+        await world.work()
+    world.now += timedelta(minutes=30)
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+    with pytest.raises(TryAgainError):  # nothing else is to be done before the next cancel
+        await world.work()
+    world.now += timedelta(seconds=10)
+    await world.work()
+    assert [ref.id for ref in world.wire.cancelled] == ["resp_1", "resp_1"]
+    assert world.api.body is None
+    assert [(event.reason, event.message) for event in world.events] == [("Cancelled", "Run resp_1 was cancelled")]
+
+
+async def test_a_run_whose_id_cannot_be_written_down_is_cancelled_when_it_is_replaced(world: World) -> None:
+    refuse_ids(world, 99)
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    with pytest.raises(TryAgainError):
+        await world.work()
+    changed = world.api.change(lambda body: body.update(spec={"model": "m", "input": "another"}))
+    world.reconciler.saw("MODIFIED", changed)
+    with pytest.raises(TryAgainError, match="record the run"):
+        await world.work()
+    assert [ref.id for ref in world.wire.cancelled] == ["resp_1"]
+    assert [request.spec.input for request in world.wire.created] == ["x", "another"]
+    assert [past["runID"] for past in world.status["history"]] == ["resp_1"]
 
 
 def refuse_ids(world: World, times: int) -> None:

@@ -109,23 +109,26 @@ def _archived(run: Run, record: Record) -> bool:
     return not shown and any(past.token == record.token for past in run.status.history or ())
 
 
-def _resolve(run: Run, record: Record, facts: Facts) -> Action | ending.Over | ending.Orphaned:
-    """The next step towards knowing what became of a claimed attempt that is no longer wanted.
+def _resolve(record: Record, facts: Facts) -> Record | Action | ending.Over | ending.Orphaned:
+    """What became of an attempt that is no longer wanted, or the next step towards knowing it.
 
-    Over: there is no run. Orphaned: there may be one, and there is no more to be done.
+    A record: its run, known to this process if not written down yet. Over: there is no run. Orphaned: there may be
+    one, and there is no more to be done.
     """
     known = facts.known
+    if record.state != "claimed":
+        return turns.answered(record, ending.seen(record, known), known)
     match known.ledger.get(record.token):
         case Claimed():
             return ending.Over()
         case Answered(observation):
-            return Note(attempts.created(record, observation, facts.now), hold=not run.has_finalizer)
+            return attempts.created(record, observation, facts.now)
         case Failed(failure) if failure.outcome is Outcome.NOT_CREATED:
             return ending.Over()
     if record.api not in facts.policy.searchable:
         return ending.Orphaned()
     if known.found:
-        return Note(attempts.created(record, known.found, facts.now), hold=not run.has_finalizer)
+        return attempts.created(record, known.found, facts.now)
     limit = (known.ending_since or facts.now) + facts.policy.orphan_limit
     if facts.now >= limit:
         return ending.Orphaned()
@@ -133,14 +136,22 @@ def _resolve(run: Run, record: Record, facts: Facts) -> Action | ending.Over | e
     return Wait(min(step.until, limit)) if isinstance(step, Wait) and step.until else step
 
 
+def _end(made: Record, facts: Facts, *, written: bool, hold: bool = False) -> Action | ending.Over | ending.Orphaned:
+    """The next step towards the end of a run.
+
+    It does not wait for its record, whose write may be refused: that is for when there is nothing else to do.
+    """
+    step = ending.end(made, facts)
+    return Note(made, hold) if isinstance(step, Wait) and not written else step
+
+
 def _cancel_claim(run: Run, record: Record, facts: Facts) -> Decision:
     """spec.cancel is set while a create is under way, or its answer unknown."""
-    step = _resolve(run, record, facts)
-    match step:
+    match _resolve(record, facts):
         case ending.Over():
             return Decision(run.status, Note(record.model_copy(update={"state": "cancelled"})))
-        case Note():
-            return Decision(run.status, step)
+        case Record() as made:
+            return Decision(run.status, Note(made, hold=not run.has_finalizer))
     # Searched for, or said to be unknown, as without cancel: nothing has to be over in a certain time.
     return creating.claimed(run, record, facts)
 
@@ -156,13 +167,12 @@ def _delete(run: Run, facts: Facts) -> Decision:
         return Decision(status, Release())
     if run.spec and run.spec.deletionPolicy == "Orphan":
         return Decision(status, Release(_unaccounted(record, facts)))
-    if record.state == "claimed":
-        step = _resolve(run, record, facts)
-        orphan = _unaccounted(record, facts)
-    else:
-        step = ending.end(record, facts)
-        on = f" on thread {record.thread}" if record.thread else ""
-        orphan = _unaccounted(record, facts) or f"run {turns.named(record)}{on}"
+    step, orphan = _resolve(record, facts), _unaccounted(record, facts)
+    if isinstance(step, Record):
+        made = step
+        on = f" on thread {made.thread}" if made.thread else ""
+        orphan = _unaccounted(made, facts) or f"run {turns.named(made)}{on}"
+        step = _end(made, facts, written=made == record)
     match step:
         case ending.Over():
             return Decision(status, Release())
@@ -194,25 +204,24 @@ def _replace(run: Run, record: Record, facts: Facts) -> Decision:
     """End the old run, put it into history, and start anew."""
     if _holds_nothing(run):
         return creating.start(run, facts)
-    if record.state == "claimed":
-        step = _resolve(run, record, facts)
-        match step:
-            case ending.Over():
-                return creating.release(run, record, facts)
-            case ending.Orphaned():
-                return creating.start_beside_unknown(run, record, facts)
-        verdict = waiting(Reason.REPLACING, "The definition changed: finding out what became of the last create")
-        return Decision(st.say(run.status, run, verdict, facts.now), step, ending=True)
-    if not (run.record_annotated and run.has_finalizer):
-        return Decision(run.status, Note(record, hold=True))
-    status = following.update(attempts.shown(run, record, facts), record, facts)
-    step = ending.end(record, facts)
+    match _resolve(record, facts):
+        case ending.Over():
+            return creating.release(run, record, facts)
+        case ending.Orphaned():
+            return creating.start_beside_unknown(run, record, facts)
+        case Record() as made:
+            written = made == record and run.record_annotated and run.has_finalizer
+        case search:
+            verdict = waiting(Reason.REPLACING, "The definition changed: finding out what became of the last create")
+            return Decision(st.say(run.status, run, verdict, facts.now), search, ending=True)
+    status = following.update(attempts.shown(run, made, facts), made, facts)
+    step = _end(made, facts, written=written, hold=True)
     match step:
         case ending.Over():
-            return _make_way(run, status, _last_word(status, record, facts), facts)
+            return _make_way(run, status, _last_word(status, made, facts), facts)
         case ending.Orphaned():
-            return _make_way(run, status, following.orphaned(record, facts), facts)
-    verdict = waiting(Reason.REPLACING, f"The definition changed: cancelling run {turns.named(record)}")
+            return _make_way(run, status, following.orphaned(made, facts), facts)
+    verdict = waiting(Reason.REPLACING, f"The definition changed: cancelling run {turns.named(made)}")
     return Decision(st.say(status, run, verdict, facts.now), step, ending=True)
 
 

@@ -8,7 +8,6 @@ from openairun_operator.api.record import Record
 from openairun_operator.lifecycle import phase, turns
 from openairun_operator.lifecycle.actions import Action, Cancel, Find, Note, Observe, Wait
 from openairun_operator.lifecycle.facts import Facts, Knowledge
-from openairun_operator.lifecycle.ledger import Answered
 from openairun_operator.lifecycle.observation import RunObservation
 
 CONFIRMATIONS: Final = 2
@@ -46,10 +45,8 @@ def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
     """The next step towards a run that is over."""
     known, now = facts.known, facts.now
     last = seen(record, facts.known)
-    if turn := turns.pending(record):
-        match turns.entry(turn, facts):
-            case Answered(observation):
-                return Note(turns.taken(record, observation, last))
+    if (answered := turns.answered(record, last, known)) is not record:
+        return Note(answered)
     if last and (last.at_rest or phase.of(last.status) in phase.TERMINAL):
         # A submission without an answer may have made a response that nobody can find.
         return Orphaned() if turns.unknown(record, facts) else Over()
@@ -57,7 +54,7 @@ def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
         return Over()
     limit = (known.ending_since or now) + facts.policy.orphan_limit
     if now >= limit:
-        return Orphaned()
+        return Orphaned() if known.cancel_tried else Cancel(record)
     if known.pausing(now) and known.retry_at and known.failed_at:
         asked = timedelta(seconds=known.failure.retry_after or 0.0) if known.failure else timedelta()
         again = min(known.retry_at, known.failed_at + max(_RETRY, asked))

@@ -63,6 +63,8 @@ class Knowledge:
     store_failures: int = 0
     store_at: datetime | None = None
     """When to try again to store the answer."""
+    cancel_tried: bool = False
+    """Whether a cancel was sent, or could not be, in this ending: no run is given up before."""
     cancel_refused: bool = False
     """Whether OpenAI refused the last cancel: it is asked again."""
     ending_since: datetime | None = None
@@ -88,7 +90,7 @@ class Knowledge:
             self.token = token
             self.observation = self.look_at = self.looked_at = self.ending_since = None
             self.found = self.missed_first = self.missed_last = None
-            self.cancelled, self.gone, self.cancel_refused = False, 0, False
+            self.cancelled, self.gone, self.cancel_tried, self.cancel_refused = False, 0, False, False
             self.stored = self.disowned = self.store_failure = self.store_at = None
             self.store_failures = 0
 
@@ -97,7 +99,7 @@ class Knowledge:
         if decision.ending:
             self.ending_since = self.ending_since or now
         elif isinstance(decision.action, Observe | Wait):
-            self.ending_since, self.cancelled, self.cancel_refused = None, False, False
+            self.ending_since, self.cancelled, self.cancel_tried, self.cancel_refused = None, False, False, False
 
     def read_for(self, purpose: str, now: datetime) -> Contents | None:
         """The contents that were read for `purpose`, just now: what stands elsewhere may have changed since."""

@@ -7,8 +7,8 @@ a create of its own, which cannot be searched for: of one without an answer nobo
 from typing import Final
 
 from openairun_operator.api.record import Record, Turn, TurnState, Usage
-from openairun_operator.lifecycle.facts import Facts
-from openairun_operator.lifecycle.ledger import Entry
+from openairun_operator.lifecycle.facts import Facts, Knowledge
+from openairun_operator.lifecycle.ledger import Answered, Entry
 from openairun_operator.lifecycle.observation import RunObservation
 
 _KEPT: Final = 128
@@ -62,6 +62,15 @@ def taken(record: Record, seen: RunObservation, last: RunObservation | None) -> 
             "spent": add(record.spent, last.usage if last else None),
         }
     )
+
+
+def answered(record: Record, last: RunObservation | None, known: Knowledge) -> Record:
+    """The record with its turn taken, if this process saw the answer: perhaps it could not be written down yet."""
+    turn = pending(record)
+    match turn and known.ledger.get(turn.token):
+        case Answered(observation):
+            return taken(record, observation, last)
+    return record
 
 
 def add(one: Usage | None, other: Usage | None) -> Usage | None:

@@ -91,6 +91,23 @@ def test_of_one_attempt_the_further_state_wins(less: str, more: str) -> None:
     assert parse(body(annotation=behind, status=mirrored(ahead))).record == ahead
 
 
+def test_an_id_that_was_changed_by_hand_is_put_back() -> None:
+    world = World()
+    world.until(lambda w: w.status.phase == "InProgress")
+    assert world.record
+    world.annotate(RECORD_ANNOTATION, dump_record(world.record.model_copy(update={"id": "resp_another"})))
+    world.settle()
+    assert (world.status.phase, world.status.runID) == ("Completed", "resp_1")
+    assert world.run.record_annotated
+    assert world.status.history is None
+
+
+@pytest.mark.parametrize("change", [{"digest": "another"}, {"createAgain": "1"}, {"adopted": True}], ids=str)
+def test_what_else_the_annotation_says_of_the_same_run_is_newer_than_the_mirror(change: dict[str, Any]) -> None:
+    newer = record(**change)
+    assert parse(body(annotation=newer, status=mirrored(FOLLOWED))).record == newer
+
+
 def garbled(**fields: Any) -> str:
     data = FOLLOWED.model_dump(mode="json", exclude_none=True) | fields
     return json.dumps({k: v for k, v in data.items() if v is not None})

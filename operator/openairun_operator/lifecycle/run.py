@@ -102,9 +102,11 @@ def _records(annotation: str | None, mirror: Any, key: str) -> tuple[Record | No
 
 
 def _best(annotated: Record | None, mirrored: Record | None) -> Record | None:
-    """The later attempt; of one attempt the further state."""
+    """The later attempt; of one attempt the further state. An id that is known once does not change."""
     if annotated is None or mirrored is None:
         return annotated or mirrored
+    if annotated.token == mirrored.token and annotated.id and mirrored.id and annotated.id != mirrored.id:
+        return mirrored  # the annotation is for every user to edit, and the operator never gives an attempt another id
     return max(annotated, mirrored, key=_progress)
 
 

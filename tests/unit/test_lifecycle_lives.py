@@ -744,6 +744,60 @@ def test_a_status_is_written_when_something_changed_not_because_time_passed() ->
     assert world.writes == written
 
 
+def given_up(how: str) -> World:
+    """A world in which a run is finished whose end nobody saw."""
+    world = running()
+    world.server.cancel_takes = None
+    match how:
+        case "lost":
+            world.server.runs.clear()
+        case "orphaned":
+            world.edit(cancel=True)
+        case _:
+            world.advance(minutes=11)
+    world.settle()
+    return world
+
+
+@pytest.mark.parametrize("known", ["lost", "lost, and a restart", "orphaned", "at its deadline", "late, and garbled"])
+def test_of_a_run_that_was_given_up_nothing_untrue_is_said_when_its_last_word_is_lost(known: str) -> None:
+    how, _, restarted = known.partition(",")
+    going = [c.model_dump(mode="json") for c in running().status.conditions]
+    world = given_up(how)
+    reason, said, finished = world.reason(), message(world), world.status.finishedAt
+    world.object["status"] = world.object["status"] | {"conditions": going}
+    if "garbled" in known:
+        world.object["status"]["effective"] = {"timeout": "soon"}
+    if restarted or how == "orphaned":
+        world.restart()
+    world.settle()
+    assert (world.status.finishedAt, world.status.phase) == (finished, "InProgress")
+    match known:
+        case "lost":
+            assert (world.reason(), message(world)) == (reason, said)
+        case "at its deadline":
+            assert (world.reason(), message(world)) == (reason, "Run resp_1 was not finished after 10m")
+        case _:
+            words = "Run resp_1 was not seen to end before it was given up: it may still go"
+            assert (world.reason(), message(world)) == ("Orphaned", words)
+
+
+def test_a_response_that_may_still_go_is_told_of_again_when_the_last_word_is_lost() -> None:
+    world = World(RESPONSES)
+    world.server.asks.append((Call("call_1", "add", "{}"),))
+    world.until(lambda w: w.status.phase == "RequiresAction")
+    going = [c.model_dump(mode="json") for c in world.status.conditions]
+    world.server.creates.append("lost answer")
+    world.edit(toolOutputs=[{"toolCallID": "call_1", "output": "2"}])
+    world.settle()
+    assert world.reason() == "DeadlineExceeded"
+    world.restart()
+    world.object["status"] = world.object["status"] | {"conditions": going}
+    world.settle()
+    assert world.reason() == "DeadlineExceeded"
+    assert world.status.condition("CreateOutcomeUnknown")
+
+
 # --- deletion
 
 

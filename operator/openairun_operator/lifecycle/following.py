@@ -1,5 +1,6 @@
 """Following a run that exists: look at it until it is finished, end it at its deadline, notice if it is lost."""
 
+import contextlib
 from dataclasses import replace
 from datetime import datetime
 
@@ -57,20 +58,45 @@ def _ended(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> D
 def _finished(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Decision:
     """It is over and said to be so. What is left is an answer that could not be stored yet."""
     status = storing.with_stored(run, status, facts)
-    status = _said_again(status, run, storing.condition(run, record, status, facts), facts)
+    status = _said_again(status, run, record, storing.condition(run, record, status, facts), facts)
     if not run.record_annotated:
         return Decision(status, Note(record))
     step = storing.store(run, record, status, facts)
     return Decision(status, step or Wait(storing.again(run, status, record, facts)))
 
 
-def _said_again(status: OpenAIRunStatus, run: Run, extra: Extra | None, facts: Facts) -> OpenAIRunStatus:
+def _said_again(
+    status: OpenAIRunStatus, run: Run, record: Record, extra: Extra | None, facts: Facts
+) -> OpenAIRunStatus:
     """A finished run's status for this generation. Said anew if another definition had the word meanwhile."""
     if st.says_finished(status):
         return st.stamp(status, run, facts.now, extra)
-    given_up = ended(Reason.DEADLINE_EXCEEDED, f"Run {_name(status)} had not ended when it was given up")
-    verdict = st.verdict_of(status, wait=True) if status.phase in phase.TERMINAL else given_up
+    over = status.phase in phase.TERMINAL
+    verdict = st.verdict_of(status, wait=True) if over else _given_up(status, record, facts)
     return st.say(status, run, verdict, facts.now, extra)
+
+
+def _given_up(status: OpenAIRunStatus, record: Record, facts: Facts) -> Verdict:
+    """What is known of a run whose end nobody saw, when its last word is lost: it was lost, or ran into its deadline,
+    or `spec.cancel` did not end it.
+    """
+    if facts.known.gone >= ending.CONFIRMATIONS:
+        return _lost(record)
+    deadline = None
+    with contextlib.suppress(ValueError):  # a status can be edited too
+        timeout = status.effective.timeout if status.effective else None
+        deadline = polling.deadline(record.recordedAt, durations.parse(timeout)) if timeout else None
+    if deadline and status.finishedAt and status.finishedAt >= deadline:
+        verdict = ended(Reason.DEADLINE_EXCEEDED, _deadline_text(status))
+    else:
+        words = f"Run {_name(status)} was not seen to end before it was given up: it may still go"
+        verdict = ended(Reason.ORPHANED, words)
+    return replace(verdict, outcome_unknown=turns.unknown(record, facts))
+
+
+def _lost(record: Record) -> Verdict:
+    words = f"Run {turns.named(record)} is no longer known at {record.address}: its answer is lost"
+    return ended(Reason.LOST, words)
 
 
 def update(status: OpenAIRunStatus, record: Record, facts: Facts) -> OpenAIRunStatus:
@@ -151,8 +177,7 @@ def _gone(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime 
     now, known = facts.now, facts.known
     changed = ending.provider_changed(record, facts)
     if changed is None or (deadline and now >= deadline):
-        words = f"Run {turns.named(record)} is no longer known at {record.address}: its answer is lost"
-        return Decision(st.say(status, run, ended(Reason.LOST, words), now), Wait())
+        return Decision(st.say(status, run, _lost(record), now), Wait())
     text = f"Run {turns.named(record)} is not found since the operator's {changed}: restore it, or delete this resource"
     said = st.say(status, run, retrying(Reason.PROVIDER_CHANGED, text, wait=run.waits), now)
     if known.pausing(now):

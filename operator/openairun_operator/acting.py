@@ -313,6 +313,7 @@ class Actor:
             return False
         self._succeeded(entry)
         self._take_observation(entry, record, seen)
+        turns.note_look(record, seen, entry.known, self._clock())
         return True
 
     def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:

@@ -614,6 +614,7 @@ class World:
         self._succeeded()
         since = known.ending_since if decision.ending and known.ending_since else rec.recordedAt or self.now
         self._take(answer, since)
+        turns.note_look(rec, answer, known, self.now)
         return True
 
     def _take(self, answer: RunObservation, since: datetime) -> None:

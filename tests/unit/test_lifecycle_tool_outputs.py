@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 from builders import ASSISTANTS, BAD_KEY, BAD_REQUEST, NO_ANSWER, RATE_LIMITED, RESPONSES, World, record
 
+from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Turn, Usage
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle import turns
 from openairun_operator.lifecycle.actions import Create, Submit
 from openairun_operator.lifecycle.failure import Failure, Outcome
-from openairun_operator.lifecycle.observation import Call
-from openairun_operator.lifecycle.run import parse
+from openairun_operator.lifecycle.ledger import Ledger
+from openairun_operator.lifecycle.observation import Call, RunObservation
+from openairun_operator.lifecycle.run import dump_record, parse
 
 WIRES = pytest.mark.parametrize("spec", [RESPONSES, ASSISTANTS], ids=["responses", "assistants"])
 ADD, MUL = Call("call_1", "add", '{"a": 1}'), Call("call_2", "multiply", "{}")
@@ -155,6 +157,70 @@ def test_on_a_thread_the_run_itself_tells_whether_outputs_without_an_answer_were
     world.settle()
     assert (world.status.phase, len(world.server.submitted)) == ("Completed", 1)
     assert world.server.log.count("submit") == (1 if arrived else 2)
+
+
+@pytest.mark.parametrize("claimed", [-600, 0, 600], ids=["long ago", "now", "by a clock that was ahead"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["lives", "restarted"])
+def test_how_long_outputs_may_be_on_their_way_counts_from_the_first_look_after_them(
+    claimed: int, restarted: bool
+) -> None:
+    world = asking(ASSISTANTS, timeout="24h")
+    world.server.takes = None
+    world.server.creates.append(NO_ANSWER)
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: isinstance(w.decide().action, Submit))
+    record = world.record
+    assert record
+    assert record.turn
+    turn = record.turn.model_copy(update={"submittedAt": record.turn.submittedAt + timedelta(seconds=claimed)})
+    record = record.model_copy(update={"turn": turn})
+    world.annotate(RECORD_ANNOTATION, dump_record(record))
+    world.object["status"]["record"] = record.model_dump(mode="json", exclude_none=True)
+    world.step()
+    assert world.server.log[-1] == "submit"
+    if restarted:
+        world.restart()
+    begun = world.now
+    world.until(lambda w: w.server.log.count("submit") == 2)
+    assert timedelta(seconds=35) <= world.now - begun <= timedelta(seconds=50)
+
+
+def test_a_look_from_before_a_submission_that_another_process_made_tells_nothing_of_it() -> None:
+    world = asking(ASSISTANTS, timeout="24h")
+    world.server.takes = None
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: isinstance(w.decide().action, Submit))
+    world.known.ledger = Ledger()  # it has the right to act again, and the other died in its stead
+    world.known.observation = RunObservation(id="resp_1", status="in_progress", thread="thread_1")
+    world.known.looked_at = world.now + timedelta(minutes=1)  # by a clock that was ahead
+    world.until(lambda w: w.server.submitted)
+    assert world.server.log.count("submit") == 1
+
+
+def test_another_submission_is_waited_for_anew() -> None:
+    world = asking(ASSISTANTS, timeout="24h")
+    world.server.takes = None
+    world.server.creates.extend([NO_ANSWER, NO_ANSWER])
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.server.log.count("submit") == 2)
+    begun = world.now
+    world.until(lambda w: w.server.log.count("submit") == 3)
+    assert world.now - begun >= timedelta(seconds=35)
+
+
+def test_a_clock_that_is_set_back_does_not_delay_a_submission() -> None:
+    world = asking(ASSISTANTS, timeout="24h")
+    world.server.takes = None
+    world.advance(hours=2)
+    world.server.creates.append(NO_ANSWER)
+    world.edit(toolOutputs=ANSWERS)
+    world.until(lambda w: w.server.log[-2:] == ["submit", "observe"])
+    world.known.turn_back(world.now)
+    world.now -= timedelta(hours=1)
+    world.known.turn_back(world.now)
+    begun = world.now
+    world.until(lambda w: w.server.log.count("submit") == 2)
+    assert timedelta(seconds=35) <= world.now - begun <= timedelta(seconds=50)
 
 
 def test_over_responses_outputs_without_an_answer_are_not_sent_again_and_that_is_said() -> None:

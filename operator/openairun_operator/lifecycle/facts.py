@@ -51,6 +51,11 @@ class Knowledge:
     missed_first: datetime | None = None
     missed_last: datetime | None = None
     """When searches for the token found nothing, first and last."""
+    turn: str | None = None
+    """The submission without an answer since which the run was looked at."""
+    untaken_first: datetime | None = None
+    untaken_last: datetime | None = None
+    """When looks since then showed the run still asking for the same calls, first and last."""
     contents: Contents | None = None
     """What references lead to: read for the next create or submission, and forgotten when that was sent."""
     stored: tuple[str, str] | None = None
@@ -80,7 +85,7 @@ class Knowledge:
     def turn_back(self, now: datetime) -> None:
         """Note the moment of a decision. If the clock was set back, nothing waits for what it now calls the future."""
         if self.decided_at is not None and now < self.decided_at:
-            self.look_at = self.retry_at = self.store_at = None
+            self.look_at = self.retry_at = self.store_at = self.turn = None
             self.ending_since = min(self.ending_since, now) if self.ending_since else None
         self.decided_at = now
 
@@ -90,6 +95,7 @@ class Knowledge:
             self.token = token
             self.observation = self.look_at = self.looked_at = self.ending_since = None
             self.found = self.missed_first = self.missed_last = None
+            self.turn = self.untaken_first = self.untaken_last = None
             self.cancelled, self.gone, self.cancel_tried, self.cancel_refused = False, 0, False, False
             self.stored = self.disowned = self.store_failure = self.store_at = None
             self.store_failures = 0

@@ -197,13 +197,19 @@ def _send(
 
 
 def _look_whether_taken(run: Run, record: Record, turn: Turn, facts: Facts) -> Decision | None:
-    """The submission got no answer; a run that still asks for the same calls, long after, has not got it."""
+    """The submission got no answer; a run that still asks for the same calls, long after, has not got it.
+
+    Not long after the claim, which may be another clock's and was written before anything was sent: like a create
+    that is searched for, it has `create_settles` from the first look that did not show it.
+    """
     known, seen = facts.known, ending.seen(record, facts.known)
-    if seen is None or known.looked_at is None or known.looked_at < turn.submittedAt:
+    if seen is None or known.turn != turn.token:
         return None  # the next look tells
-    if phase.of(seen.status) != phase.REQUIRES_ACTION or [call.id for call in seen.calls] != turn.calls:
+    if not turns.asked_for(turn, seen):
         return Decision(run.status, Note(turns.became(record, "taken")))
-    if known.looked_at >= turn.submittedAt + facts.policy.create_settles:
+    if known.untaken_first is None or known.untaken_last is None:
+        return None
+    if known.untaken_last >= known.untaken_first + facts.policy.create_settles:
         return Decision(run.status, Note(turns.became(record, "released")))
     return None
 

@@ -4,9 +4,11 @@ Over the Assistants API the run itself tells whether outputs were taken. Over th
 a create of its own, which cannot be searched for: of one without an answer nobody knows whether a response goes.
 """
 
+from datetime import datetime
 from typing import Final
 
 from openairun_operator.api.record import Record, Turn, TurnState, Usage
+from openairun_operator.lifecycle import phase
 from openairun_operator.lifecycle.facts import Facts, Knowledge
 from openairun_operator.lifecycle.ledger import Answered, Entry
 from openairun_operator.lifecycle.observation import RunObservation
@@ -37,6 +39,22 @@ def unknown(record: Record, facts: Facts) -> bool:
     if turn is None or record.api in facts.policy.searchable:
         return False
     return facts.known.ledger.unknown(turn.token)
+
+
+def asked_for(turn: Turn, seen: RunObservation) -> bool:
+    """Whether the run, as it was seen, asks for the calls that the turn answers."""
+    return phase.of(seen.status) == phase.REQUIRES_ACTION and [call.id for call in seen.calls] == turn.calls
+
+
+def note_look(record: Record, seen: RunObservation, known: Knowledge, now: datetime) -> None:
+    """Note what a look tells of a turn that was sent, perhaps by another process, and got no answer."""
+    turn = pending(record)
+    if turn is None or not known.ledger.unknown(turn.token):
+        return
+    if known.turn != turn.token:
+        known.turn, known.untaken_first, known.untaken_last = turn.token, None, None
+    if asked_for(turn, seen):
+        known.untaken_first, known.untaken_last = known.untaken_first or now, now
 
 
 def became(record: Record, state: TurnState) -> Record:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 RECORD = "openairun.dev/run"
@@ -97,5 +98,18 @@ def of_deletion(runs: Iterable[Mapping[str, Any]], body: Mapping[str, Any], said
     for run in runs:
         named = run["id"] in told or run["metadata"]["openairun_token"] in told
         if _goes_on(run) and not named and run["metadata"]["openairun_token"] not in tokens:
-            verdict.losses.append(f"run {run['id']} goes on, and no event says so")
+            verdict.losses.append(f"run {run['id']} goes on, and no event says so: {_moments(run, body)}")
     return verdict
+
+
+def _moments(run: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    """When the run was made, and as far as the resource's last version tells, when it was claimed and deleted."""
+    made = datetime.fromtimestamp(run["created_at"], UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    parts = [f"made at {made} (token {run['metadata']['openairun_token']})"]
+    record = json.loads(body["metadata"].get("annotations", {}).get(RECORD, "{}"))
+    if record.get("submittedAt"):
+        what = f"token {record.get('token')}, last seen {record.get('state')}"
+        parts.append(f"claimed at {record['submittedAt']} ({what})")
+    if deleted := body["metadata"].get("deletionTimestamp"):
+        parts.append(f"deleted at {deleted}")
+    return ", ".join(parts)

@@ -7,6 +7,7 @@ The programs are looked for where controller-runtime's envtest looks for them
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import http.client
@@ -334,6 +335,10 @@ class ControlPlane:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(
+        prog="python -m openairun_devkit.controlplane",
+        description="A real, throw-away Kubernetes control plane on loopback, until Ctrl-C.",
+    ).parse_args(argv)
     binaries = ControlPlane.find()
     if binaries is None:
         raise SystemExit(f"etcd and kube-apiserver were not found: {HOW_TO_GET_BINARIES}")

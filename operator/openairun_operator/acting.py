@@ -4,9 +4,10 @@ import asyncio
 import dataclasses
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
 from openairun_operator.api.reasons import Reason
@@ -63,6 +64,14 @@ from openairun_operator.store import Entry
 from openairun_operator.wires.protocol import Wire
 
 logger = logging.getLogger(__name__)
+
+_TOO_LONG: Final = re.compile(r"too long|must have at most \d+ bytes|too large", re.IGNORECASE)
+"""In what the API server says of annotations, or of an object, that are too long for it or for etcd."""
+_MAKE_ROOM: Final = (
+    "Make room in metadata.annotations: kubectl apply keeps a copy of the object there, kubectl apply --server-side"
+    " does not"
+)
+_LOOK: Final = "See there what refuses it: a missing right, an admission webhook or policy, or the API server itself"
 
 
 class Wires(Protocol):
@@ -176,12 +185,7 @@ class Actor:
         try:
             entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
         except RefusedError as error:
-            words = (
-                f"Nothing is created, since the API server does not take the operator's record of it: {error}. Make"
-                " room in metadata.annotations: kubectl apply keeps a copy of the object there, kubectl apply"
-                " --server-side does not. It is tried again within 5 minutes, and at once when the spec changes"
-            )
-            self._hold_back(entry, Failure(reason=Reason.RECORD_REFUSED, message=text.message(words)))
+            self._hold_back(entry, unclaimed(error))
 
     async def _note(self, entry: Entry, record: Record, *, hold: bool) -> None:
         if entry.vanished:
@@ -459,6 +463,16 @@ class Actor:
         known = entry.known
         known.failure = known.failed_at = known.retry_at = None
         known.failures = 0
+
+
+def unclaimed(error: ClusterError) -> Failure:
+    """What to say of a claim that the API server does not take."""
+    advice = _MAKE_ROOM if _TOO_LONG.search(str(error)) else _LOOK
+    words = (
+        f"Nothing is created, since the API server does not take the operator's record of it: {error}. {advice}. It is"
+        f" tried again within {5 if isinstance(error, RefusedError) else 2} minutes, and at once when the spec changes"
+    )
+    return Failure(reason=Reason.RECORD_REFUSED, message=text.message(words))
 
 
 def _farewell(entry: Entry, orphan: str | None) -> ev.Event | None:

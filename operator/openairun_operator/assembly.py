@@ -149,16 +149,21 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
             return
         if settings.liveness:
             await _check_free(settings.liveness)
-        await keep_watching(lambda flag: _watch(settings, reconciler, background, flag), stop)
+        await keep_watching(lambda flag: _watch(settings, reconciler, background, flag, stop), stop)
 
 
 async def _watch(
-    settings: Settings, reconciler: Reconciler, background: Mapping[str, handlers.Background], flag: asyncio.Event
+    settings: Settings,
+    reconciler: Reconciler,
+    background: Mapping[str, handlers.Background],
+    flag: asyncio.Event,
+    stop: asyncio.Event,
 ) -> None:
-    """Run kopf, and what runs beside it, until `flag` is set or a signal comes."""
+    """Run kopf, and what runs beside it, until `flag` is set. A signal sets `stop`, as it does without kopf."""
     registry = kopf.OperatorRegistry()
     handlers.register(registry, reconciler, background, (settings.request_timeout + _DRAIN).total_seconds(), flag)
-    await kopf.operator(
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=kopf.OperatorSettings(),
         clusterwide=not settings.namespaces,
@@ -168,6 +173,10 @@ async def _watch(
         # Else kopf asks who the user is, and in a container the user mostly has no name.
         identity=cast(Any, settings.holder),  # its type is not exported
     )
+    # Not kopf.operator, which is the same but for this: kopf has taken the signals just now, and would forget one that
+    # comes while it ends for another reason.
+    _stop_at_signals(stop)
+    await kopf.run_tasks(tasks, ignored=others)
 
 
 async def keep_watching(watch: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
@@ -187,7 +196,6 @@ async def keep_watching(watch: Callable[[asyncio.Event], Awaitable[None]], stop:
             logger.error("The watch ended: %s: %s; starting it again", type(error).__name__, error)
         finally:
             passing.cancel()
-        _stop_at_signals(stop)  # kopf had them meanwhile
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _WATCH_RETRY)
         if stop.is_set():

@@ -79,6 +79,13 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _served(text: str) -> str:
+    url = _url(text)
+    if not url.lower().startswith("http://"):
+        raise argparse.ArgumentTypeError(f"{url!r}: it is served over http alone, without TLS")
+    return url
+
+
 def _header(text: str) -> str | None:
     text = text.strip()
     if not (text.isascii() and text.isprintable()):
@@ -148,8 +155,8 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
     )
     add("--log-format", choices=("plain", "json"), default="plain", help="(%(default)s)")
     add("--verbose", action="store_true", help="log each decision")
-    add("--liveness", type=_url, metavar="URL", help="serve a liveness probe, such as http://0.0.0.0:8080/healthz")
-    add("--metrics", type=_url, metavar="URL", help="serve metrics, such as http://0.0.0.0:9090/metrics")
+    add("--liveness", type=_served, metavar="URL", help="serve a liveness probe, such as http://0.0.0.0:8080/healthz")
+    add("--metrics", type=_served, metavar="URL", help="serve metrics, such as http://0.0.0.0:9090/metrics")
 
 
 def settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -41,7 +41,7 @@ def register(
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
-        # A signal ends kopf without it, and then kopf waits 5 s for its own task that waits for the flag.
+        # An error ends kopf without it, and then kopf waits 5 s for its own task that waits for the flag.
         stop_flag.set()
         for task in tasks:
             task.cancel()

@@ -5,6 +5,7 @@ answer to a write. What must not happen twice does not rest on it at all: see li
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
@@ -13,13 +14,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from openairun_operator.acting import Actor, Wires
+from openairun_operator.acting import Actor, Wires, unclaimed
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
+from openairun_operator.lifecycle import creating, submitting, turns
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Cancel, Delete, Note, Observe, Release, Wait
+from openairun_operator.lifecycle.actions import Cancel, Claim, Delete, Note, Observe, Release, Wait
 from openairun_operator.lifecycle.decide import decide
 from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.metrics import Metrics
@@ -255,9 +257,33 @@ class Reconciler:
                 await self._actor.delete(entry, message)
                 self._leave(uid, entry)
                 return -1
+            case Claim() as claim:
+                await self._claim(entry, claim)
+                return None
             case action:
                 await self._actor.act(entry, action)
                 return None
+
+    async def _claim(self, entry: Entry, claim: Claim) -> None:
+        """Claim. A claim that fails again is shown: else a resource that is never claimed would say nothing at all."""
+        try:
+            await self._actor.act(entry, claim)
+        except (ConflictError, GoneError):
+            raise
+        except ClusterError as error:
+            entry.known.unclaimed += 1
+            if entry.known.unclaimed > 1:
+                run, failure, now = entry.run, unclaimed(error), self._clock()
+                submits = turns.pending(claim.record) is not None
+                status = (
+                    st.say(run.status, run, submitting.held_up(run, failure), now)
+                    if submits
+                    else creating.held_up(run, failure, now)
+                )
+                with contextlib.suppress(ClusterError):
+                    await self._show(entry, status)
+            raise
+        entry.known.unclaimed = 0
 
     async def _show(self, entry: Entry, status: OpenAIRunStatus) -> bool:
         """Write the status if it says anything new; the answer is whether it did."""

@@ -26,6 +26,7 @@ from openai_control import OpenAIControl
 from processes import StartOperator
 from waiting import wait_until
 
+from openairun_devkit import controlplane
 from openairun_devkit.api_proxy import ApiProxy
 from openairun_devkit.controlplane import Binaries, find_binaries
 from openairun_devkit.kubectl import Kubectl, KubectlError
@@ -123,6 +124,14 @@ def test_the_api_server_comes_back_on_its_port_with_its_data(cluster: Cluster, k
     finally:
         cluster.control_plane.start_apiserver()
     assert kubectl.json("get", "configmap", "kept")["metadata"]["name"] == "kept"
+
+
+def test_help_starts_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(controlplane.ControlPlane, "__enter__", lambda _: pytest.fail("it started"))
+    with pytest.raises(SystemExit) as ended:
+        controlplane.main(["--help"])
+    assert ended.value.code == 0
+    assert "usage: python -m openairun_devkit.controlplane" in capsys.readouterr().out
 
 
 PARENT = """

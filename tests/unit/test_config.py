@@ -131,6 +131,13 @@ def test_what_is_no_address_is_refused(capsys: pytest.CaptureFixture[str], addre
         assert DEFAULT_BASE_URL in said
 
 
+@pytest.mark.parametrize("flag", ["--liveness", "--metrics"])
+def test_an_https_address_to_serve_is_refused(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    said = refusal(capsys, f"{flag}=https://0.0.0.0:8443/x")
+    assert f"argument {flag}" in said
+    assert "served over http alone" in said
+
+
 @pytest.mark.parametrize("name", ["", " ", "Blue", "a/b", "a*", "-a", "a" * 64])
 def test_what_is_no_namespace_is_refused(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert "is no name of a namespace" in refusal(capsys, f"--namespace={name}")

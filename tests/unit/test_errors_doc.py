@@ -143,9 +143,10 @@ def bodies(cell: str) -> list[Any]:
     if codes:
         known = [said("No.", code) for code in codes]
         return [*known, said("Thread t already has an active run r.")] if "already has" in cell else known
-    if "unknown URL" in cell:
-        return [said("Invalid URL (POST /v1/responses)"), "", {}]
-    if "a page" in cell or "another form" in cell:
+    if "names nothing" in cell:
+        forms = [said("Not Found"), said(""), {"detail": "No such response."}]
+        return [said("Invalid URL (POST /v1/responses)"), *forms, "", "null", "<html>upstream</html>"]
+    if "another form" in cell:
         return ["<html>upstream</html>"]
     return [said("These are OpenAI's own words.")]
 
@@ -190,6 +191,14 @@ def test_all_answers_that_people_ask_about_are_there() -> None:
 def test_over_the_assistants_api_every_404_to_a_create_is_an_api_not_served() -> None:
     for body in (said("No thread found with id 'thread_1'."), said("Invalid URL"), "", "<html>"):
         assert answered(404, body, api="Assistants").reason is Reason.API_NOT_SERVED
+
+
+def test_a_404_to_a_cancel_that_names_nothing_may_come_of_a_server_without_one() -> None:
+    assert "a 404 to it that names nothing, and is no page, is Refused" in " ".join(PAGE.split())
+    for body in (said("Invalid URL"), said("Not Found"), {"detail": "Not Found"}, ""):
+        assert answered(404, body, doing="optional").reason is Reason.REFUSED
+    assert answered(404, "<html>", doing="optional").reason is Reason.SERVER_ERROR
+    assert answered(404, said("No run found with id 'r'."), doing="optional").reason is Reason.NOT_FOUND
 
 
 def by_reason(column: str) -> dict[str, list[tuple[str, str]]]:

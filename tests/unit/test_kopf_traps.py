@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +16,10 @@ import kopf
 import pytest
 from reconciling import World
 
+from openairun_devkit.cluster.server import StandInCluster
 from openairun_operator import assembly, handlers
 from openairun_operator.api.names import FINALIZER, GROUP, PLURAL, RECORD_ANNOTATION
+from openairun_operator.config import Settings
 from openairun_operator.kube import kopf_settings
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +167,51 @@ async def test_a_watch_that_kopf_gave_up_begins_anew_until_it_is_told_to_stop(
     await asyncio.wait_for(assembly.keep_watching(watch, stop), 5)
     assert len(flags) == 3
     assert caplog.text.count("The watch ended: RuntimeError: 410 Gone") == 2
+
+
+async def test_a_signal_is_ours_while_kopf_runs(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kopf's own handler forgets a signal that comes while kopf ends for another reason, and is then begun anew."""
+    stop = asyncio.Event()
+
+    async def told() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with StandInCluster() as cluster:
+        monkeypatch.setattr(kopf, "login_via_client", lambda **_: kopf.ConnectionInfo(server=cluster.url))
+        await asyncio.wait_for(watch_with(watched, {"told": told}, stop), 10)
+    assert stop.is_set()
+    assert watched.drained == [35]
+
+
+async def test_a_signal_while_kopf_ends_by_itself_is_not_lost(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+
+    async def spawn_tasks(**_: object) -> list[asyncio.Task[None]]:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, begun.append, "kopf's own")
+        return []
+
+    async def run_tasks(*_: object, **__: object) -> None:
+        begun.append("kopf")
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("410 Gone")
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn_tasks)
+    monkeypatch.setattr(kopf, "run_tasks", run_tasks)
+    await asyncio.wait_for(watch_with(watched, {}, asyncio.Event()), 5)
+    assert begun == ["kopf"]
+
+
+async def watch_with(watched: Watched, background: dict[str, handlers.Background], stop: asyncio.Event) -> None:
+    settings = Settings(holder="me")
+    try:
+        await assembly.keep_watching(
+            lambda flag: assembly._watch(settings, cast(Any, watched), background, flag, stop), stop
+        )
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
 
 
 async def test_without_a_login_it_ends() -> None:

@@ -17,7 +17,7 @@ from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import ClusterError, RefusedError
 from openairun_operator.lifecycle.failure import Failure, Outcome
-from openairun_operator.lifecycle.observation import RunObservation, RunRef
+from openairun_operator.lifecycle.observation import Call, RunObservation, RunRef
 from openairun_operator.lifecycle.run import Run, dump_record
 from openairun_operator.scheduler import TryAgainError
 
@@ -271,6 +271,126 @@ async def test_a_claim_that_the_server_does_not_take_creates_nothing_and_says_so
     world.now = world.now.replace(minute=10)
     await world.work()
     assert world.status["runID"] == "resp_1"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (422, "is invalid: metadata.annotations: Too long: may not be more than 262144 bytes"),
+        (422, "is invalid: metadata.annotations: Too long: must have at most 262144 bytes"),
+        (413, "Request entity too large: limit is 3145728"),
+        (400, "etcdserver: request is too large"),
+    ],
+)
+async def test_a_claim_that_is_too_long_is_told_where_to_make_room(world: World, status: int, words: str) -> None:
+    world.api.refuse = [RefusedError("claim the run", status, f"{status} {words}")]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    message = world.status["conditions"][0]["message"]
+    assert "Make room in metadata.annotations" in message
+    assert "webhook" not in message
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, 'admission webhook "labels.example" denied the request: no label team'),
+        (422, "ValidatingAdmissionPolicy 'names' with binding 'b' denied request: no label team"),
+    ],
+)
+async def test_a_claim_that_a_policy_denies_is_not_said_to_be_too_long(world: World, status: int, words: str) -> None:
+    world.api.refuse = [RefusedError("claim the run", status, f"{status} {words}")]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    message = world.status["conditions"][0]["message"]
+    assert words in message
+    assert "an admission webhook or policy" in message
+    assert "Make room" not in message
+
+
+FORBIDDEN = ClusterError("claim the run", 403, '403 openairuns.openairun.dev "run" is forbidden: cannot patch')
+
+
+def refuse_claims(world: World, monkeypatch: pytest.MonkeyPatch, error: ClusterError = FORBIDDEN) -> None:
+    async def hold(run: Run, body: Body, record: str) -> Body:
+        raise error
+
+    monkeypatch.setattr(world.api, "hold", hold)
+
+
+@pytest.mark.parametrize("error", [FORBIDDEN, ClusterError("claim the run", 500, "500 failed calling webhook")])
+async def test_a_claim_that_fails_again_is_shown_and_tried_again_as_before(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: ClusterError
+) -> None:
+    refuse_claims(world, monkeypatch, error)
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    with pytest.raises(TryAgainError, match="cannot claim the run"):
+        await world.work()
+    assert "conditions" not in world.status, "it may be a moment's trouble"
+    for _ in range(3):
+        with pytest.raises(TryAgainError, match="cannot claim the run"):
+            await world.work()
+    shown = {each["type"]: each for each in world.status["conditions"]}
+    assert (shown["Synced"]["status"], shown["Ready"]["reason"]) == ("False", "RecordRefused")
+    assert str(error) in shown["Ready"]["message"]
+    assert world.status["phase"] == "Pending"
+    assert world.api.writes == ["status"], "said once"
+    assert world.wire.created == []
+    monkeypatch.undo()
+    await world.work()
+    assert (world.status["runID"], len(world.wire.created)) == ("resp_1", 1)
+    assert {each["type"]: each for each in world.status["conditions"]}["Synced"]["status"] == "True"
+
+
+async def test_a_claim_that_fails_now_and_then_is_not_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    for _ in range(2):
+        world.api.refuse = [ClusterError("claim the run", 500, "500 etcdserver: leader changed")]
+        with pytest.raises(TryAgainError):
+            await world.work()
+        await world.work()
+        world.reconciler.saw("MODIFIED", world.api.change(_change_definition))
+    assert "RecordRefused" not in str(world.api.sent)
+
+
+def _change_definition(body: Body) -> None:
+    body["spec"]["input"] += "x"
+    body["metadata"]["generation"] += 1
+
+
+async def test_tool_outputs_whose_claim_fails_again_say_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def observe(ref: RunRef) -> RunObservation:
+        call = Call(id="call_1", type="function", name="lookup", arguments="{}")
+        return RunObservation(id=ref.id, status="requires_action", calls=(call,), at_rest=True)
+
+    monkeypatch.setattr(world.wire, "observe", observe)
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.now += timedelta(minutes=1)
+    await world.work()
+    assert world.status["phase"] == "RequiresAction"
+    refuse_claims(world, monkeypatch)
+    given = {"toolOutputs": [{"toolCallID": "call_1", "output": "42"}]}
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["spec"].update(given)))
+    for _ in range(3):
+        with pytest.raises(TryAgainError, match="cannot claim the run"):
+            await world.work()
+    shown = {each["type"]: each for each in world.status["conditions"]}
+    assert (shown["Synced"]["reason"], shown["ActionRequired"]["reason"]) == ("RecordRefused", "RecordRefused")
+    assert "The tool outputs cannot be sent" in shown["Synced"]["message"]
+    assert world.status["phase"] == "RequiresAction"
+
+
+async def test_a_claim_that_fails_is_tried_again_though_the_status_cannot_be_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_claims(world, monkeypatch)
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    for _ in range(3):
+        world.api.refuse = [ClusterError("write the status", 403, "403 forbidden")]
+        with pytest.raises(TryAgainError, match="cannot claim the run"):
+            await world.work()
+    assert world.wire.created == []
 
 
 async def test_a_bad_request_is_shown_in_openais_own_words_with_its_request_id(world: World) -> None:

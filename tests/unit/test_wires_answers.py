@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from answers import said
 
 from openairun_devkit.openai import OpenAIStandIn
 from openairun_operator.api.reasons import Reason
@@ -167,7 +168,6 @@ FAILURES: dict[int, Reason] = {
     400: Reason.REFUSED,
     401: Reason.INVALID_CREDENTIALS,
     403: Reason.PERMISSION_DENIED,
-    404: Reason.NOT_FOUND,
     408: Reason.TIMED_OUT,
     409: Reason.REFUSED,
     429: Reason.RATE_LIMITED,
@@ -186,9 +186,40 @@ async def test_a_look_that_failed_says_why(told: Told, status: int) -> None:
     assert len(told.server.requests()) == 1
 
 
-@pytest.mark.parametrize("text", ["", "null", '{"detail": "Not Found"}'])
-async def test_a_run_is_not_found_whatever_the_404_looks_like(told: Told, text: str) -> None:
-    assert (await told.refused(text, status=404)).reason is Reason.NOT_FOUND
+@pytest.mark.parametrize(
+    "body",
+    [
+        said("Response with id 'id_1' not found."),  # OpenAI
+        said("No run found with id 'id_1'."),
+        {"object": "error", "message": "Response with id 'id_1' not found.", "type": "NotFoundError", "code": 404},
+    ],
+)
+async def test_a_404_that_names_what_is_missing_speaks_of_the_run(told: Told, body: Any) -> None:
+    failure = await told.refused(body, status=404)
+    assert failure.reason is Reason.NOT_FOUND
+    assert "id_1" in failure.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "null",
+        '{"detail": "Not Found"}',
+        '{"error": "Not Found", "path": "/v1/responses/id_1"}',
+        {"error": {"code": "404"}},
+        {"error": {"code": "404", "message": "Resource not found"}},  # Azure's gateway, of any path it does not know
+        said("Not Found"),  # vLLM, of any path it does not know
+        said("File Not Found"),  # llama.cpp, likewise
+        said("404 page not found"),  # Ollama, likewise
+        {"object": "error", "message": "Not Found", "type": "Not Found", "code": 404},
+        said("Invalid URL (GET /v1/responses/id_1)"),
+        said("Unknown request URL: GET /v1/responses/id_1."),
+        said("Unrecognized request URL (GET: /v1/responses/id_1)."),
+    ],
+)
+async def test_a_404_that_names_nothing_or_the_url_says_nothing_of_the_run(told: Told, body: Any) -> None:
+    assert (await told.refused(body, status=404)).reason is Reason.SERVER_ERROR
 
 
 async def test_a_404_that_is_a_proxys_page_says_nothing_of_the_run(told: Told) -> None:
@@ -288,7 +319,7 @@ async def test_a_server_without_messages_gives_no_text_and_passing_trouble_is_no
     clients = Clients(5)
     async with OpenAIStandIn(keys=[KEY]) as server:
         told = Told("Assistants", server, clients)
-        server.add_fault("GET /messages$", status=status)
+        server.add_fault("GET /messages$", status=status, body={"detail": "Not Found"} if status == 404 else None)
         if served:
             await told.refused({"id": "id_1", "status": "completed"})
         else:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -193,6 +194,14 @@ async def test_whatever_a_server_answers_to_a_late_cancel_the_answer_is_kept(lif
     life.server.add_fault("POST /cancel$", status=status)
     assert await life.cancel(run) == ended
     assert ended.text
+
+
+@pytest.mark.parametrize("body", ["", {"detail": "Not Found"}, {"error": {"message": "Invalid URL (POST /v1/x)"}}])
+async def test_a_server_without_a_cancel_still_tells_how_the_run_ended(life: Life, body: Any) -> None:
+    run = await life.create("complete")
+    ended = await life.after(10, run)
+    life.server.add_fault("POST /cancel$", status=404, body=body)
+    assert await life.cancel(run) == ended
 
 
 async def test_a_cancel_that_answers_with_the_finished_run_keeps_its_text(life: Life) -> None:

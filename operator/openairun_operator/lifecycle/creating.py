@@ -1,11 +1,13 @@
 """From a definition to a run: claim, send once, and know what came of it."""
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
+from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.lifecycle import adopting, ending, text, withholding
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Claim, Create, Decision, Fetch, Note, Wait
@@ -47,10 +49,15 @@ def start(run: Run, facts: Facts, *, pauses: bool = True) -> Decision:
     if obstacle is None:
         record = new_record(run, facts)
         return Decision(run.status, Claim(record, record.token))
+    until = known.retry_at if known.pausing(now) else None
+    return Decision(held_up(run, obstacle, now), Wait(until))
+
+
+def held_up(run: Run, failure: Failure, now: datetime) -> OpenAIRunStatus:
+    """What to show while nothing is claimed because of `failure`."""
     # A run that is to be replaced is still shown until the next one is claimed.
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
-    until = known.retry_at if known.pausing(now) else None
-    return Decision(st.say(run.status, run, not_created(obstacle), now, **fields), Wait(until))
+    return st.say(run.status, run, not_created(failure), now, **fields)
 
 
 def references(run: Run) -> bool:

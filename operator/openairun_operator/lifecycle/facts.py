@@ -74,6 +74,8 @@ class Knowledge:
     """Whether OpenAI refused the last cancel: it is asked again."""
     ending_since: datetime | None = None
     """Since when this process tries to end the run."""
+    unclaimed: int = 0
+    """How many claims in a row the API server did not take, and may take soon."""
     failure: Failure | None = None
     """The last call's failure, until a call succeeds."""
     failures: int = 0

@@ -107,7 +107,7 @@ def step(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime |
             message = before.message  # it bears OpenAI's own words
         return _wait(run, status, _refused(message, run), deadline, facts)
     if obstacle := facts.obstacle:
-        return _held_up(run, status, obstacle, deadline, facts)
+        return _wait(run, status, held_up(run, obstacle), deadline, facts, facts.known.retry_at)
     if _unread(run, seen.calls, facts):
         return Decision(run.status, Fetch(results=True))
     again = last.again if last and last.calls == ids else None
@@ -152,10 +152,10 @@ def _wait(
     return Decision(st.say(status, run, verdict, facts.now), Wait(min(moments, default=None)))
 
 
-def _held_up(run: Run, status: OpenAIRunStatus, failure: Failure, deadline: datetime | None, facts: Facts) -> Decision:
+def held_up(run: Run, failure: Failure) -> Verdict:
+    """What to say while the tool outputs cannot be sent because of `failure`."""
     words = f"The tool outputs cannot be sent. {failure.message}"
-    verdict = replace(retrying(failure.reason, words, wait=run.waits), action_required=True)
-    return _wait(run, status, verdict, deadline, facts, facts.known.retry_at)
+    return replace(retrying(failure.reason, words, wait=run.waits), action_required=True)
 
 
 def _claimed(
@@ -189,7 +189,7 @@ def _send(
         return Decision(run.status, Note(record, hold=True))
     if _unread(run, seen.calls, facts):
         if facts.known.failure and facts.known.pausing(facts.now):
-            return _held_up(run, status, facts.known.failure, deadline, facts)
+            return _wait(run, status, held_up(run, facts.known.failure), deadline, facts, facts.known.retry_at)
         return Decision(run.status, Fetch(results=True))
     words = f"Run {record.id}: submitting the outputs of {len(turn.calls)} tool calls"
     verdict = going(Reason.SUBMITTING, words, wait=run.waits, action_required=True)

@@ -227,7 +227,7 @@ class Assistants:
         thread = ref.thread or ""
         try:
             answer = await self._caller.call(
-                lambda c: c.beta.threads.runs.with_raw_response.cancel(ref.id, thread_id=thread)
+                lambda c: c.beta.threads.runs.with_raw_response.cancel(ref.id, thread_id=thread), doing="optional"
             )
         except CallFailedError as error:
             if refused(error):
@@ -284,7 +284,8 @@ class Assistants:
             page = await self._caller.call(
                 lambda c: c.beta.threads.messages.with_raw_response.list(
                     thread, run_id=run_id, limit=_PAGE, order="asc"
-                )
+                ),
+                doing="optional",
             )
         except CallFailedError as error:
             if error.failure.reason in (Reason.NOT_FOUND, Reason.REFUSED):

@@ -21,10 +21,20 @@ from openairun_operator.api.status import MAX_MESSAGE
 from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
 
-Doing = Literal["look", "create", "submit"]
-"""What a call is for: to look (or to cancel, which is judged alike), to make a run, or to give it its results."""
+Doing = Literal["look", "optional", "create", "submit"]
+"""What a call is for: to look, to make a run, or to give it its results. `optional`: to cancel, or to list messages,
+which not every server has.
+"""
 
 _BUSY: Final = re.compile(r"conversation_locked|already has an active run|conversation is locked", re.IGNORECASE)
+_OF_URL: Final = re.compile(
+    r"invalid url|(?:unknown|unrecognized) request url|\broutes?\b"
+    r"|^(?:404:? )?(?:(?:resource|page|file) )?not found[.!]?$",
+    re.IGNORECASE,
+)
+"""What servers say of a URL that they do not know. Azure's gateway (resource), Ollama (page), llama.cpp (file) and vLLM
+do not even name it.
+"""
 _MODEL: Final = frozenset({"model_not_found", "model_not_available"})
 _QUOTA: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _MAX_RETRY_AFTER: Final = 600.0
@@ -83,12 +93,18 @@ def _is_page(error: openai.APIStatusError) -> bool:
 
 
 def _body(error: openai.APIStatusError) -> dict[str, Any]:
-    """The `error` object of the answer; empty where the answer is not in OpenAI's form."""
+    """The `error` object of the answer; empty where the answer is not in OpenAI's form.
+
+    SGLang, and vLLM before, send it bare. Only a 404 is read so: a bare 503 may come of what is in between.
+    """
     try:
         body = json.loads(error.response.text)
     except (ValueError, RecursionError):
         return {}
-    inner = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(body, dict):
+        return {}
+    bare = error.status_code == 404 and body.get("object") == "error"
+    inner = body if bare else body.get("error")
     return inner if isinstance(inner, dict) else {}
 
 
@@ -109,13 +125,12 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
     return min(value, _MAX_RETRY_AFTER) if value >= 0 else None
 
 
-def names_what_is_missing(api: API, body: dict[str, Any]) -> bool:
-    """Whether a 404 on create speaks of a thing that the definition names, such as a conversation.
-
-    Over the Assistants API it never counts as such: OpenAI answers every call there with 404 now.
+def _names_what_is_missing(body: dict[str, Any]) -> bool:
+    """Whether a 404 speaks of a thing, such as a run or a conversation; else it comes of a URL that something in
+    between, or the server, does not know.
     """
-    said = str(body.get("message") or "")
-    return api == "Responses" and bool(said) and not re.search(r"invalid url|unknown request url|route", said, re.I)
+    said = str(body.get("message") or "").strip()
+    return bool(said) and not _OF_URL.search(said)
 
 
 def _reason(status: int, body: dict[str, Any], api: API, *, doing: Doing, is_page: bool) -> Reason:
@@ -133,12 +148,15 @@ def _reason(status: int, body: dict[str, Any], api: API, *, doing: Doing, is_pag
         case 402:
             return Reason.QUOTA_EXCEEDED
         case 404 if doing != "create":
-            return Reason.SERVER_ERROR if is_page else Reason.NOT_FOUND  # a proxy's page says nothing of the run
+            if _names_what_is_missing(body):
+                return Reason.NOT_FOUND
+            return Reason.REFUSED if doing == "optional" and not is_page else Reason.SERVER_ERROR
         case 429:
             return Reason.QUOTA_EXCEEDED if code in _QUOTA else Reason.RATE_LIMITED
         case 400 | 413 | 415 | 422 | 431:
-            return Reason.REFUSED if doing == "look" else Reason.INVALID_REQUEST
-        case 404 if names_what_is_missing(api, body):
+            return Reason.REFUSED if doing in ("look", "optional") else Reason.INVALID_REQUEST
+        # OpenAI answers every call over the Assistants API with 404 now: there it speaks of the API.
+        case 404 if api == "Responses" and _names_what_is_missing(body):
             return Reason.INVALID_REQUEST
         case 404 | 405 | 410 if doing == "create":
             return Reason.API_NOT_SERVED

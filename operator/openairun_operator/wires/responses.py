@@ -252,7 +252,8 @@ class Responses:
 
     async def cancel(self, ref: RunRef) -> RunObservation:
         try:
-            return observation(await self._caller.call(lambda c: c.responses.with_raw_response.cancel(ref.id)))
+            answer = await self._caller.call(lambda c: c.responses.with_raw_response.cancel(ref.id), doing="optional")
+            return observation(answer)
         except CallFailedError as error:
             if refused(error):
                 return as_refused(await self.observe(ref))

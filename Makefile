@@ -37,10 +37,11 @@ test: venv  ## cluster tests on the stand-in and on the real API server, and pur
 faults: venv  ## kill the operator at every step, play random schedules; a quarter of an hour
 	PYTHONPATH=tests/harness:tests/faults "$(BIN)/python" tests/faults/bench.py $(FAULTS_ARGS)
 
-crd: venv  ## write the CRD anew from the models
-	"$(BIN)/openairun-operator" crd > deploy/crds/openairun.dev_openairuns.yaml
+crd: venv  ## write the CRDs anew from the models
+	"$(BIN)/openairun-operator" crd openairuns > deploy/crds/openairun.dev_openairuns.yaml
+	"$(BIN)/openairun-operator" crd openaiproviders > deploy/crds/openairun.dev_openaiproviders.yaml
 
-docs: venv  ## write docs/reference.md anew from the CRD
+docs: venv  ## write docs/reference.md anew from the CRDs
 	"$(BIN)/python" -m openairun_devkit.reference > docs/reference.md
 
 lock: venv  ## resolve the dependencies anew

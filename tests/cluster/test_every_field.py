@@ -281,9 +281,10 @@ def test_every_argument_reaches_openai_and_every_attribute_is_shown(
 
 
 def test_what_has_a_row_elsewhere() -> None:
-    """Fields whose meaning is a behaviour have their rows in test_verbs.py and test_main_job.py."""
+    """Fields whose meaning is a behaviour have their rows in test_verbs.py, test_main_job.py or a file of their own."""
     behaviours = set(TREATED) | {
         "threadID", "previousResponseID", "completionWindow", "runID", "toolOutputs", "outputTo", "ttlAfterFinished",
+        "providerRef",
     }  # fmt: skip
     assert {field for field, *_ in SENT} | behaviours == set(OpenAIRunSpec.model_fields)
     assert {field for field, *_ in SHOWN} | {"history"} == set(OpenAIRunStatus.model_fields)

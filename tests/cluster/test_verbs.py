@@ -255,6 +255,7 @@ TREATMENT: list[dict[str, Any]] = [
     {"onUnknownCreate": "CreateAgain"},
     {"toolOutputs": [{"toolCallID": "call_x", "output": ""}]},
     {"timeout": None, "completionWindow": 600},
+    {"providerRef": {"name": "not-there"}},
 ]
 DEFINITION: list[dict[str, Any]] = [
     {"input": "Another question"},

@@ -22,6 +22,7 @@ from openairun_devkit.kubectl import Kubectl
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SERVICE_ACCOUNT = "openairun-operator"
+CRDS = ("crd/openairuns.openairun.dev", "crd/openaiproviders.openairun.dev")
 
 
 @dataclass
@@ -138,5 +139,5 @@ def current_context() -> str:
 
 def _apply_crds(kubectl: Kubectl) -> CompletedProcess[str]:
     result = kubectl.run("apply", "--kustomize", str(DEPLOY / "crds"))
-    kubectl.run("wait", "--for=condition=Established", "--timeout=30s", "crd/openairuns.openairun.dev")
+    kubectl.run("wait", "--for=condition=Established", "--timeout=30s", *CRDS)
     return result

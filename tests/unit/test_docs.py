@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from openairun_devkit.reference import reference
+from openairun_operator.api.base import Model
+from openairun_operator.api.provider import OpenAIProviderSpec
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.spec import DEFINING, OpenAIRunSpec
 from openairun_operator.lifecycle.failure import NEEDS_PERSON
@@ -31,11 +33,12 @@ def test_the_reference_is_what_the_crd_says() -> None:
     assert (ROOT / "docs/reference.md").read_text() == reference(), "write it anew: make docs"
 
 
-def test_the_reference_has_every_field_of_the_spec() -> None:
-    rows = sections(reference(), "##")["spec"]
-    for name in OpenAIRunSpec.model_fields:
+@pytest.mark.parametrize(("kind", "spec"), [("OpenAIRun", OpenAIRunSpec), ("OpenAIProvider", OpenAIProviderSpec)])
+def test_the_reference_has_every_field_of_the_spec(kind: str, spec: type[Model]) -> None:
+    rows = sections(reference(), "##")[f"{kind}: spec"]
+    for name in spec.model_fields:
         (row,) = [line for line in rows.splitlines() if line.startswith(f"| `{name}` |")]
-        assert ("Defines the run" in row) == (name in DEFINING)
+        assert ("Defines the run" in row) == (name in DEFINING and spec is OpenAIRunSpec)
 
 
 def test_every_reason_has_its_heading_and_text_and_no_other_has() -> None:

@@ -126,7 +126,8 @@ def test_the_wheel_holds_the_product_alone(image: Image) -> None:
 def test_the_entry_point_starts(image: Image) -> None:
     (program,) = json.loads(final("ENTRYPOINT"))
     assert image.run(program, "version").stdout.strip() == PROJECT["version"]
-    assert yaml.safe_load(image.run(program, "crd").stdout)["kind"] == "CustomResourceDefinition"
+    crds = list(yaml.safe_load_all(image.run(program, "crd").stdout))
+    assert [crd["kind"] for crd in crds] == ["CustomResourceDefinition"] * 2
     (command,) = json.loads(final("CMD"))
     assert "--api-key-file" in image.run(program, command, "--help").stdout
 

@@ -52,6 +52,7 @@ TREATMENT: dict[str, Any] = {
     "toolOutputs": [{"toolCallID": "call_1", "output": "4"}],
     "outputTo": {"configMap": "answer"},
     "ttlAfterFinished": "1h",
+    "providerRef": {"name": "team"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -75,7 +76,7 @@ def _cell(body: Body, column: Column, now: datetime) -> Any:
             return "<invalid>"
     if column.type in ("integer", "number", "boolean"):
         return value
-    return value if isinstance(value, str) else str(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _event_object(body: Body) -> str:

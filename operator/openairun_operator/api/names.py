@@ -1,4 +1,4 @@
-"""The names under which the resource and the operator's marks on it are known."""
+"""The names under which the resources and the operator's marks on it are known."""
 
 from typing import Final
 
@@ -7,6 +7,10 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "OpenAIRun"
 PLURAL: Final = "openairuns"
+PROVIDER_KIND: Final = "OpenAIProvider"
+PROVIDER_PLURAL: Final = "openaiproviders"
+DEFAULT_PROVIDER: Final = "default"
+"""The provider that runs of its namespace use when they name none."""
 
 FINALIZER: Final = f"{GROUP}/cancel-run"
 RECORD_ANNOTATION: Final = f"{GROUP}/run"

@@ -39,6 +39,12 @@ class KeyRef(Model):
     key: Annotated[Key, Field(description="The key in its data.")]
 
 
+class ProviderRef(Model):
+    """An OpenAIProvider in the same namespace."""
+
+    name: Annotated[ObjectName, Field(description="The provider's name.")]
+
+
 class Source(Model):
     """A text that stands in a ConfigMap or a Secret. It is read once, when it is needed."""
 

@@ -70,6 +70,23 @@ def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+ModelName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        json_schema_extra=rules(
+            rule(
+                r"self.matches('\\S') && !self.matches('\\p{Cc}')",
+                "model is a name without control characters, such as gpt-5-mini",
+            )
+        ),
+    ),
+]
+PollingInterval = Annotated[
+    str, Field(max_length=16, json_schema_extra=duration("pollingInterval", "1s", "5m", "5s or 1m"))
+]
+Timeout = Annotated[str, Field(max_length=16, json_schema_extra=duration("timeout", "1s", "168h", "30s, 10m or 1h30m"))]
 FreeObject = Annotated[
     dict[str, Any],
     AfterValidator(_not_too_deep),

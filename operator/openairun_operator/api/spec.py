@@ -12,8 +12,19 @@ from pydantic import Field
 from openairun_operator.api import durations
 from openairun_operator.api.base import Model
 from openairun_operator.api.names import METADATA_PREFIX
-from openairun_operator.api.references import ObjectName, Source
-from openairun_operator.api.rules import ATOMIC, MAX_TEXT, Identifier, duration, identifier, rule, rules
+from openairun_operator.api.references import ObjectName, ProviderRef, Source
+from openairun_operator.api.rules import (
+    ATOMIC,
+    MAX_TEXT,
+    Identifier,
+    ModelName,
+    PollingInterval,
+    Timeout,
+    duration,
+    identifier,
+    rule,
+    rules,
+)
 from openairun_operator.api.tools import Message, ResponseFormat, Tool, ToolChoice, ToolOutput, Truncation
 
 MAX_METADATA: Final = 12
@@ -104,18 +115,10 @@ class OpenAIRunSpec(Model):
         ),
     ] = None
     model: Annotated[
-        str | None,
+        ModelName | None,
         Field(
-            min_length=1,
-            max_length=256,
             description="The model, such as gpt-5-mini. With an assistant it overrides the assistant's. Absent: the"
-            " assistant's own, or else the operator's default.",
-            json_schema_extra=rules(
-                rule(
-                    r"self.matches('\\S') && !self.matches('\\p{Cc}')",
-                    "model is a name without control characters, such as gpt-5-mini",
-                )
-            ),
+            " assistant's own, or else the provider's default, or else the operator's."
         ),
     ] = None
     instructions: Annotated[
@@ -226,6 +229,13 @@ class OpenAIRunSpec(Model):
             ),
         ),
     ] = None
+    providerRef: Annotated[
+        ProviderRef | None,
+        Field(
+            description="An OpenAIProvider in this namespace. Absent: the provider called `default` in this namespace,"
+            " if there is one, else the operator's own. It applies to the next create."
+        ),
+    ] = None
     waitForCompletion: Annotated[
         bool,
         Field(
@@ -234,21 +244,18 @@ class OpenAIRunSpec(Model):
         ),
     ] = True
     pollingInterval: Annotated[
-        str | None,
+        PollingInterval | None,
         Field(
-            max_length=16,
             description="How long to wait between two looks at the run, 1s to 5m. Young runs are looked at sooner."
-            " Absent: the operator's default, 5s.",
-            json_schema_extra=duration("pollingInterval", "1s", "5m", "5s or 1m"),
+            " Absent: the provider's default, or else the operator's, 5s."
         ),
     ] = None
     timeout: Annotated[
-        str | None,
+        Timeout | None,
         Field(
-            max_length=16,
             description="How long the run may take, from the moment its id is known. After that it is cancelled, and"
-            " the resource fails with reason DeadlineExceeded. Absent: the operator's default, 10m.",
-            json_schema_extra=duration("timeout", "1s", "168h", "30s, 10m or 1h30m"),
+            " the resource fails with reason DeadlineExceeded. Absent: the provider's default, or else the operator's,"
+            " 10m."
         ),
     ] = None
     completionWindow: Annotated[

@@ -1,7 +1,7 @@
 """`status`: what the operator says of the run. Absent means unknown; every text and list has a bound."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,17 @@ class Condition(Model):
             json_schema_extra={"format": "int64"},
         ),
     ] = None
+
+
+ObservedGeneration = Annotated[
+    int,
+    Field(
+        description="The generation of the resource that this status speaks of; -1 before the operator saw it.",
+        json_schema_extra={"format": "int64"},
+    ),
+]
+BY_TYPE: Final[dict[str, Any]] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+"""How lists of conditions are merged."""
 
 
 class LastError(Model):
@@ -117,7 +128,10 @@ class Effective(Model):
 
     timeout: Annotated[str | None, Field(description="How long the run may take.")] = None
     pollingInterval: Annotated[str | None, Field(description="How long between two looks.")] = None
-    provider: Annotated[str | None, Field(description="Whose key and address are used.")] = None
+    provider: Annotated[
+        str | None,
+        Field(description="The OpenAIProvider whose key and address are used, or `operator`: the operator's own."),
+    ] = None
 
 
 class PastRun(Model):
@@ -139,13 +153,7 @@ class PastRun(Model):
 class OpenAIRunStatus(Model):
     """How the run goes."""
 
-    observedGeneration: Annotated[
-        int,
-        Field(
-            description="The generation of the resource that this status speaks of; -1 before the operator saw it.",
-            json_schema_extra={"format": "int64"},
-        ),
-    ] = -1
+    observedGeneration: ObservedGeneration = -1
     api: Annotated[API | None, Field(description="The API that carries the run: Responses or Assistants.")] = None
     phase: Annotated[
         str | None,
@@ -224,7 +232,7 @@ class OpenAIRunStatus(Model):
         Field(
             description="Ready, Reconciling, Stalled, Finished, Succeeded, Synced, in this order, and where they apply"
             " ActionRequired, CreateOutcomeUnknown, Suspended, OutputStored and Advisory.",
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+            json_schema_extra=BY_TYPE,
         ),
     ] = Field(default_factory=list)
 

@@ -75,6 +75,9 @@ ALLOWED = [
     ("patch", "openairuns"),
     ("delete", "openairuns"),
     ("patch", "openairuns/status"),
+    ("list", "openaiproviders"),
+    ("watch", "openaiproviders"),
+    ("patch", "openaiproviders/status"),
     ("create", "events"),
     ("get", "configmaps"),
 ]

@@ -44,17 +44,20 @@ def bind_as_aggregated(kubectl: Kubectl, role: str, user: str) -> None:
 
 
 @pytest.mark.parametrize(("role", "allowed"), [("view", READ), ("edit", ALL), ("admin", ALL)])
-def test_the_clusters_own_roles_hold_for_runs(cluster: Cluster, kubectl: Kubectl, role: str, allowed: set[str]) -> None:
+def test_the_clusters_own_roles_hold_for_runs_and_providers(
+    cluster: Cluster, kubectl: Kubectl, role: str, allowed: set[str]
+) -> None:
     installed(cluster)
     user = f"user-{role}"
     bind_as_aggregated(kubectl, role, user)
 
-    def may(verb: str, resource: str = "openairuns", *args: str) -> bool:
+    def may(verb: str, resource: str, *args: str) -> bool:
         answer = kubectl.run("auth", "can-i", verb, resource, f"--as={user}", *args, check=False)
         return answer.stdout.strip() == "yes"
 
-    assert {verb for verb in sorted(ALL) if may(verb)} == allowed
-    assert not may("patch", "openairuns", "--subresource=status"), "status is the operator's to write"
+    for resource in ("openairuns", "openaiproviders"):
+        assert {verb for verb in sorted(ALL) if may(verb, resource)} == allowed
+        assert not may("patch", resource, "--subresource=status"), "status is the operator's to write"
     created = kubectl.apply(run("by-a-user", RESPONSE), "--dry-run=server", f"--as={user}", check=False)
     assert (created.returncode == 0) == ("create" in allowed)
 

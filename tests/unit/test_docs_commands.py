@@ -42,7 +42,9 @@ def test_the_readmes_kustomization_sets_the_image_and_changes_nothing_else(tmp_p
 
     image = re.search(r"^docker push (\S+)$", section, re.MULTILINE)
     assert image
-    assert rendered("mine") == rendered("manifests").replace("image: openairun-operator:0.1.0", f"image: {image[1]}")
+    assert rendered("mine") == rendered("overlays/cluster").replace(
+        "image: openairun-operator:0.1.0", f"image: {image[1]}"
+    )
     assert f"image: {image[1]}" in rendered("mine")
 
 

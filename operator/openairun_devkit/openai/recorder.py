@@ -10,7 +10,7 @@ from typing import Any
 KEPT = 200_000
 """Requests remembered; older ones are forgotten, their numbers stay used."""
 
-HEADERS = ("openai-organization", "openai-project", "openai-beta", "user-agent")
+HEADERS = ("api-key", "openai-organization", "openai-project", "openai-beta", "user-agent")
 """The headers written down besides authorization; lower case."""
 
 

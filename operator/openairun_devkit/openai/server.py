@@ -237,7 +237,8 @@ class OpenAIStandIn:
     def _answer(self, request: web.BaseRequest, body: Any) -> web.Response:
         """What OpenAI would answer."""
         try:
-            self._check_key(request.headers.get("authorization"))
+            in_header = request.headers.get("api-key")  # as Azure takes it
+            self._check_key(f"Bearer {in_header}" if in_header else request.headers.get("authorization"))
             return _respond(200, self._act(request.method, request.path, request.query, body))
         except APIError as error:
             return _respond(error.status, error.body)
@@ -264,6 +265,8 @@ class OpenAIStandIn:
                 return responses.cancel(id, now)
             case ("GET", "v1", "models"):
                 return _MODELS
+            case ("GET", "v1", "assistants") if self.assistants:
+                return {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
             case ("GET", "v1", "threads", thread, "runs", id) if self.assistants:
                 return assistants.retrieve(thread, id, now)
             case ("GET", "v1", "threads", thread, "runs") if self.assistants:

@@ -10,5 +10,5 @@ from openairun_operator.wires.responses import Responses
 
 def wire(api: API, clients: Clients, credentials: Credentials) -> Wire:
     """The wire for `api` with these credentials. Raises ValueError for a key that cannot be sent."""
-    caller = Caller(clients.client(credentials), api, clients.request_timeout)
+    caller = Caller(clients.client(credentials), api, clients.timeout(credentials))
     return Assistants(caller) if api == "Assistants" else Responses(caller)

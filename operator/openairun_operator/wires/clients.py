@@ -1,31 +1,128 @@
-"""Clients of the openai SDK: one transport for all, nothing taken from the environment, no hidden retries."""
+"""Clients of the openai SDK: a pool of connections for each trust, nothing from the environment, no hidden retries."""
 
+import asyncio
 import contextlib
 import os
+import ssl
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
+import aiohttp
 import httpx2
 import openai.resources.beta.beta  # with the next: else the first request loads them, in the time that it has
 import openai.resources.responses.responses  # noqa: F401
 from openai import AsyncOpenAI, DefaultAioHttpClient
+from openai._vendor.httpx_aiohttp import AiohttpTransport
 
 from openairun_operator.wires import errors
 
 _MAX_CONNECTIONS: Final = 256
+_MAX_CLIENTS: Final = 512
+"""Clients that are kept; the one that was not used for longest goes first."""
 _CONNECT_TIMEOUT: Final = 10.0
 MAX_ANSWER: Final = 32 * 1024 * 1024
 """Bytes of an answer, unpacked, that are read."""
 
 
-class _BoundedClient(DefaultAioHttpClient):
-    """The SDK's client on aiohttp; an answer longer than `MAX_ANSWER` fails with TooLargeError as it is read.
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A key and where it may be sent. Neither the key nor the CA bundle shows in a repr."""
 
-    A server that is not trusted could else fill the operator's memory, with a few packed bytes too.
+    base_url: str
+    key: str = field(repr=False)
+    organization: str | None = None
+    project: str | None = None
+    api_version: str | None = None
+    """Sent as the query `api-version` with each request, as Azure wants it."""
+    key_in_header: bool = False
+    """The key is sent as `api-key`, as Azure wants it, and not as a bearer token."""
+    ca_bundle: str | None = field(default=None, repr=False)
+    """Certificates in PEM form that are trusted instead of the system's."""
+    guarded: bool = False
+    """A namespace chose the address: none that is internal to the cluster's nodes or to the cloud is connected to."""
+    timeout: float | None = None
+    """Seconds that one request may take in all; None: what the `Clients` say."""
+
+    def __post_init__(self) -> None:
+        # Files and Secrets end in a newline more often than not.
+        object.__setattr__(self, "key", self.key.strip())
+
+    @property
+    def trust(self) -> "Trust":
+        return Trust(self.ca_bundle, self.guarded)
+
+    def check(self) -> None:
+        """Raises ValueError for what no HTTP header can carry; the SDK would quote it, or fail without a word."""
+        if not self.key:
+            raise ValueError("the key is empty")
+        for name in ("key", "organization", "project"):
+            value = getattr(self, name) or ""
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f"the {name} holds characters that no HTTP header can carry")
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What decides whom connections are made to. Those of different trust are never shared."""
+
+    ca_bundle: str | None
+    guarded: bool
+
+    def context(self) -> ssl.SSLContext | bool:
+        """What certificates are verified by. Raises ValueError for a bundle that cannot be read."""
+        if self.ca_bundle is None:
+            return True
+        # Comments may hold any character; certificates do not.
+        pem = self.ca_bundle.encode("ascii", "replace").decode()
+        if not pem.strip():
+            raise ValueError("the CA bundle is empty")
+        try:
+            return ssl.create_default_context(cadata=pem)
+        except ssl.SSLError:
+            raise ValueError(
+                "the CA bundle cannot be read: it must be certificates in PEM form, each from a line"
+                " -----BEGIN CERTIFICATE----- to a line -----END CERTIFICATE-----, without indentation"
+            ) from None
+
+
+class _Pool(DefaultAioHttpClient):
+    """The SDK's client on aiohttp, for one trust.
+
+    An answer longer than `MAX_ANSWER` fails with TooLargeError as it is read: a server that is not trusted could else
+    fill the operator's memory, with a few packed bytes too.
     """
 
+    def __init__(self, trust: Trust, timeout: float) -> None:
+        self._going = 0
+        self._retired = False
+        super().__init__(
+            verify=trust.context(),
+            # Redirects are not followed: a create must not be sent twice, nor a key to another host.
+            follow_redirects=False,
+            cookies=CookieJar(
+                DefaultCookiePolicy(allowed_domains=())
+            ),  # one tenant's would be sent with the next one's
+            timeout=_timeout(timeout),
+            limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS),
+        )
+
+    def _init_transport(self, **options: Any) -> httpx2.AsyncBaseTransport:  # type: ignore[override] # as the SDK's own
+        self._direct = AiohttpTransport(**options)
+        self._direct.client = lambda: _session(self._direct)
+        return self._direct
+
     async def send(self, request: httpx2.Request, *, stream: bool = False, **more: Any) -> httpx2.Response:
+        self._going += 1
+        try:
+            return await self._send(request, stream=stream, **more)
+        finally:
+            self._going -= 1
+            await self._rest()
+
+    async def _send(self, request: httpx2.Request, *, stream: bool, **more: Any) -> httpx2.Response:
         answer = await super().send(request, stream=True, **more)
         if stream:
             return answer
@@ -43,19 +140,41 @@ class _BoundedClient(DefaultAioHttpClient):
             answer.status_code, headers=headers, content=b"".join(parts), request=request, extensions=answer.extensions
         )
 
+    async def retire(self) -> None:
+        """Close the connections as soon as no request needs them. A request that comes later opens new ones."""
+        self._retired = True
+        await self._rest()
+
+    async def _rest(self) -> None:
+        session = self._direct.client
+        if self._retired and not self._going and isinstance(session, aiohttp.ClientSession):
+            self._direct.client = lambda: _session(self._direct)
+            await session.close()
+
 
 _OF_PACKING: Final = ("content-encoding", "content-length", "transfer-encoding")
 """Headers that are true of the answer as it was sent, and no more of the unpacked one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """A key and where it may be sent. The key never shows in a repr."""
+def _session(transport: AiohttpTransport) -> aiohttp.ClientSession:
+    """As the transport makes it, but one that keeps no cookies either."""
+    connector = aiohttp.TCPConnector(
+        limit=_MAX_CONNECTIONS, keepalive_timeout=transport.limits.keepalive_expiry, ssl=transport.ssl_context
+    )
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
-    base_url: str
-    key: str = field(repr=False)
-    organization: str | None = None
-    project: str | None = None
+
+def _timeout(seconds: float) -> httpx2.Timeout:
+    return httpx2.Timeout(seconds, connect=min(_CONNECT_TIMEOUT, seconds))
+
+
+class _KeyInHeader(AsyncOpenAI):
+    """Sends the key as Azure wants it."""
+
+    async def _prepare_request(self, request: httpx2.Request) -> None:
+        await super()._prepare_request(request)
+        del request.headers["Authorization"]
+        request.headers["api-key"] = self.api_key
 
 
 @contextlib.contextmanager
@@ -69,47 +188,75 @@ def _without_openai_variables() -> Iterator[None]:
 
 
 class Clients:
-    """Makes clients that share one pool of connections. Close it once, at the end."""
+    """Makes clients, and keeps a bounded number of them. Those of one trust share a pool of connections.
+
+    Close it once, at the end.
+    """
 
     def __init__(self, request_timeout: float) -> None:
         self.request_timeout = request_timeout
-        """Seconds that one request may take in all."""
-        self._http: httpx2.AsyncClient | None = None
-        self._made: dict[Credentials, AsyncOpenAI] = {}
+        """Seconds that one request may take in all, where its credentials say nothing else."""
+        self._pools: dict[Trust, _Pool] = {}
+        self._made: OrderedDict[Credentials, AsyncOpenAI] = OrderedDict()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    def timeout(self, credentials: Credentials) -> float:
+        """Seconds that one request with these credentials may take in all."""
+        return self.request_timeout if credentials.timeout is None else credentials.timeout
 
     def client(self, credentials: Credentials) -> AsyncOpenAI:
         """The client for these credentials. Must be called with a running event loop.
 
-        Raises ValueError for a key that no HTTP header can carry.
+        Raises ValueError for a key that no HTTP header can carry, a CA bundle that cannot be read, or an address that
+        is none.
         """
         made = self._made.get(credentials)
         if made is None:
-            if not credentials.key.isascii() or not credentials.key.isprintable():
-                raise ValueError("the key holds characters that no HTTP header can carry")
-            made = self._make(credentials)
-            self._made = {credentials: made}  # the operator's own key alone: an old one is of no more use
+            credentials.check()
+            made = self._made[credentials] = self._make(credentials)
+            if len(self._made) > _MAX_CLIENTS:
+                self.forget(next(iter(self._made)))
+        self._made.move_to_end(credentials)
         return made
 
+    def forget(self, credentials: Credentials) -> None:
+        """These credentials are used no more: drop their client, and their CA bundle's pool if it was the last."""
+        self._made.pop(credentials, None)
+        self._drop_pool(credentials.trust)
+
+    def _drop_pool(self, trust: Trust) -> None:
+        if trust.ca_bundle is None or any(other.trust == trust for other in self._made):
+            return
+        pool = self._pools.pop(trust, None)
+        if pool is not None:
+            task = asyncio.create_task(pool.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
     def _make(self, credentials: Credentials) -> AsyncOpenAI:
-        if self._http is None:
-            # Redirects are not followed: a create must not be sent twice, nor a key to another host.
-            self._http = _BoundedClient(
-                follow_redirects=False,
-                timeout=httpx2.Timeout(self.request_timeout, connect=min(_CONNECT_TIMEOUT, self.request_timeout)),
-                limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS),
-            )
-        with _without_openai_variables():
-            return AsyncOpenAI(
-                api_key=credentials.key,
-                base_url=credentials.base_url,
-                organization=credentials.organization,
-                project=credentials.project,
-                max_retries=0,
-                http_client=self._http,
-            )
+        trust = credentials.trust
+        pool = self._pools.get(trust)
+        if pool is None:
+            pool = self._pools[trust] = _Pool(trust, self.request_timeout)
+        version = credentials.api_version
+        try:
+            with _without_openai_variables():
+                return (_KeyInHeader if credentials.key_in_header else AsyncOpenAI)(
+                    api_key=credentials.key,
+                    base_url=credentials.base_url,
+                    organization=credentials.organization,
+                    project=credentials.project,
+                    default_query=None if version is None else {"api-version": version},
+                    timeout=_timeout(self.timeout(credentials)),
+                    max_retries=0,
+                    http_client=pool,
+                )
+        except httpx2.InvalidURL:
+            self._drop_pool(trust)
+            raise ValueError("the address is no URL") from None
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._http is not None:
-            await self._http.aclose()
-            self._http, self._made = None, {}
+        pools, self._pools = self._pools, {}
+        self._made.clear()
+        await asyncio.gather(*self._retiring, *(pool.aclose() for pool in pools.values()))

@@ -22,6 +22,7 @@ _TAKEN: Final = "taken"
 _OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
 
 CALL_REASONS: Final = (
+    Reason.ADDRESS_REFUSED,
     Reason.API_NOT_SERVED,
     Reason.BUSY,
     Reason.INVALID_CREDENTIALS,

@@ -36,7 +36,7 @@ class Server:
         self.hold = asyncio.Event()
         self.hold.set()
         self._secure = secure
-        self._runner = web.ServerRunner(web.Server(self._answer))
+        self._runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         self.seen.append(request)

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     NO_CREDENTIALS = "NoCredentials"
     INVALID_CREDENTIALS = "InvalidCredentials"
     PERMISSION_DENIED = "PermissionDenied"
+    ADDRESS_REFUSED = "AddressRefused"
     QUOTA_EXCEEDED = "QuotaExceeded"
     API_NOT_SERVED = "APINotServed"
     MODEL_NOT_SET = "ModelNotSet"

@@ -43,6 +43,7 @@ NEEDS_PERSON: Final = frozenset(
         Reason.NO_CREDENTIALS,
         Reason.INVALID_CREDENTIALS,
         Reason.PERMISSION_DENIED,
+        Reason.ADDRESS_REFUSED,
         Reason.QUOTA_EXCEEDED,
         Reason.API_NOT_SERVED,
         Reason.MODEL_NOT_SET,

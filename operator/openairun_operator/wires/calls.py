@@ -17,9 +17,10 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.api.rules import MAX_ID
 from openairun_operator.lifecycle import phase, text
-from openairun_operator.lifecycle.failure import CallFailedError
+from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.lifecycle.observation import RunObservation
 from openairun_operator.wires import errors
+from openairun_operator.wires.guard import AddressRefusedError, refusal
 
 _MILLISECONDS: Final = 1e11
 """A time above this, the year 5138, is in milliseconds."""
@@ -60,6 +61,8 @@ class Caller:
                 raw = await send(self.client)
                 content, headers = raw.content, raw.headers
         except Exception as error:
+            if stopped := refusal(error):
+                raise _address_refused(stopped, *hidden) from error
             raise errors.failed(error, self.api, self.address, doing=doing, secrets=hidden) from error
         try:
             body = _without(json.loads(content), [secret for secret in hidden if len(secret) >= _MIN_KEY])
@@ -69,6 +72,10 @@ class Caller:
             kind = headers.get("content-type", "no content type")
             raise errors.unreadable(self.address, f"{kind}, no JSON object", *hidden)
         return Answer(body, headers, self.address)
+
+
+def _address_refused(stopped: AddressRefusedError, *secrets: str) -> CallFailedError:
+    return CallFailedError(Failure(reason=Reason.ADDRESS_REFUSED, message=text.message(str(stopped), *secrets)))
 
 
 _MIN_KEY: Final = 8

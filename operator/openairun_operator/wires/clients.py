@@ -18,6 +18,7 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from openai._vendor.httpx_aiohttp import AiohttpTransport
 
 from openairun_operator.wires import errors
+from openairun_operator.wires.guard import Guard, GuardedResolver, Network
 
 _MAX_CONNECTIONS: Final = 256
 _MAX_CLIENTS: Final = 512
@@ -71,10 +72,10 @@ class Trust:
     ca_bundle: str | None
     guarded: bool
 
-    def context(self) -> ssl.SSLContext | bool:
+    def context(self) -> ssl.SSLContext:
         """What certificates are verified by. Raises ValueError for a bundle that cannot be read."""
         if self.ca_bundle is None:
-            return True
+            return httpx2.create_ssl_context()
         # Comments may hold any character; certificates do not.
         pem = self.ca_bundle.encode("ascii", "replace").decode()
         if not pem.strip():
@@ -93,28 +94,47 @@ class _Pool(DefaultAioHttpClient):
 
     An answer longer than `MAX_ANSWER` fails with TooLargeError as it is read: a server that is not trusted could else
     fill the operator's memory, with a few packed bytes too.
+
+    A proxy that the environment names (HTTPS_PROXY) carries requests to the administrator's own addresses alone. It
+    would look names up by itself, and take a namespace's request around the guard.
     """
 
-    def __init__(self, trust: Trust, timeout: float) -> None:
+    def __init__(self, trust: Trust, timeout: float, guard: Guard) -> None:
+        self._guard = guard if trust.guarded else None
         self._going = 0
         self._retired = False
         super().__init__(
             verify=trust.context(),
+            trust_env=not trust.guarded,
             # Redirects are not followed: a create must not be sent twice, nor a key to another host.
             follow_redirects=False,
-            cookies=CookieJar(
-                DefaultCookiePolicy(allowed_domains=())
-            ),  # one tenant's would be sent with the next one's
+            # One tenant's cookies would be sent with the next one's requests.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=_timeout(timeout),
             limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS),
         )
 
+    def _session(self) -> aiohttp.ClientSession:
+        """As the transport makes it, but guarded, and without cookies too."""
+        guarded: dict[str, Any] = {}
+        if self._guard:
+            guarded = {"resolver": GuardedResolver(self._guard), "socket_factory": self._guard.socket}
+        connector = aiohttp.TCPConnector(
+            limit=_MAX_CONNECTIONS,
+            keepalive_timeout=self._direct.limits.keepalive_expiry,
+            ssl=self._direct.ssl_context,
+            **guarded,
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
     def _init_transport(self, **options: Any) -> httpx2.AsyncBaseTransport:  # type: ignore[override] # as the SDK's own
         self._direct = AiohttpTransport(**options)
-        self._direct.client = lambda: _session(self._direct)
+        self._direct.client = self._session
         return self._direct
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **more: Any) -> httpx2.Response:
+        if self._guard:
+            self._guard.check_host(request.url.host)
         self._going += 1
         try:
             return await self._send(request, stream=stream, **more)
@@ -148,20 +168,12 @@ class _Pool(DefaultAioHttpClient):
     async def _rest(self) -> None:
         session = self._direct.client
         if self._retired and not self._going and isinstance(session, aiohttp.ClientSession):
-            self._direct.client = lambda: _session(self._direct)
+            self._direct.client = self._session
             await session.close()
 
 
 _OF_PACKING: Final = ("content-encoding", "content-length", "transfer-encoding")
 """Headers that are true of the answer as it was sent, and no more of the unpacked one."""
-
-
-def _session(transport: AiohttpTransport) -> aiohttp.ClientSession:
-    """As the transport makes it, but one that keeps no cookies either."""
-    connector = aiohttp.TCPConnector(
-        limit=_MAX_CONNECTIONS, keepalive_timeout=transport.limits.keepalive_expiry, ssl=transport.ssl_context
-    )
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _timeout(seconds: float) -> httpx2.Timeout:
@@ -190,12 +202,15 @@ def _without_openai_variables() -> Iterator[None]:
 class Clients:
     """Makes clients, and keeps a bounded number of them. Those of one trust share a pool of connections.
 
+    `allowed` are networks that guarded credentials may reach though they are internal.
+
     Close it once, at the end.
     """
 
-    def __init__(self, request_timeout: float) -> None:
+    def __init__(self, request_timeout: float, allowed: tuple[Network, ...] = ()) -> None:
         self.request_timeout = request_timeout
         """Seconds that one request may take in all, where its credentials say nothing else."""
+        self._guard = Guard(allowed)
         self._pools: dict[Trust, _Pool] = {}
         self._made: OrderedDict[Credentials, AsyncOpenAI] = OrderedDict()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -237,7 +252,7 @@ class Clients:
         trust = credentials.trust
         pool = self._pools.get(trust)
         if pool is None:
-            pool = self._pools[trust] = _Pool(trust, self.request_timeout)
+            pool = self._pools[trust] = _Pool(trust, self.request_timeout, self._guard)
         version = credentials.api_version
         try:
             with _without_openai_variables():

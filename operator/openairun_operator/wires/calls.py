@@ -36,13 +36,19 @@ class Raw(Protocol):
 
 
 class Caller:
-    """Makes calls with one client over one API."""
+    """Makes the calls of one action, with one client over one API.
 
-    def __init__(self, client: AsyncOpenAI, api: API, timeout: float) -> None:
+    Whoever acts has paid for its first request; each further one, such as a search's next page, calls `spend` before
+    it is sent.
+    """
+
+    def __init__(self, client: AsyncOpenAI, api: API, timeout: float, spend: Callable[[], None] | None = None) -> None:
         self.client = client
         self.api = api
         self.address = str(client.base_url).rstrip("/")
         self._timeout = timeout
+        self._spend = spend
+        self._requests = 0
 
     async def call(
         self,
@@ -55,6 +61,9 @@ class Caller:
 
         `secrets` are sent with it, besides the key: nothing that is said of the call may carry them on.
         """
+        if self._requests and self._spend:
+            self._spend()
+        self._requests += 1
         hidden = (self.client.api_key, *secrets)
         try:
             async with asyncio.timeout(self._timeout):

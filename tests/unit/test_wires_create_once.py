@@ -388,7 +388,7 @@ async def test_a_kept_connection_closed_as_the_create_was_sent_leaves_the_outcom
         await clients.close()
         assert (len(peer.requests), peer.connections) == (2, 1)
     assert raised.value.failure.outcome is UNKNOWN
-    told = raised.value.__cause__
+    told = raised.value.__context__
     assert isinstance(told, openai.APITimeoutError)
     assert isinstance(told.__cause__, httpx2.ConnectTimeout)
     assert isinstance(told.__cause__.__cause__, aiohttp.ServerDisconnectedError)

@@ -1,7 +1,12 @@
 """Texts from outside, made fit for status, events and logs: no key, no control character, no excess."""
 
+import base64
+import html
+import json
 import re
+from collections.abc import Iterable
 from typing import Final
+from urllib.parse import quote, quote_plus
 
 from openairun_operator.api.status import MAX_MESSAGE
 
@@ -23,11 +28,64 @@ def clean(text: str) -> str:
     return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def redact(text: str, *secrets: str) -> str:
-    """`text` without anything that looks like a key, and without each of `secrets`."""
+def forms(*secrets: str) -> tuple[str, ...]:
+    """The ways in which others write `secrets`: as they are, in JSON, in a URL, in HTML, in Python and in Base64.
+
+    They are searched for one by one: a pattern of them all takes time without end on a text that is made for it.
+    """
+    found: set[str] = set()
     for secret in secrets:
-        if len(secret) >= 4:
-            text = text.replace(secret, REDACTED)
+        found.add(secret)
+        if len(secret) >= _MIN_ENCODED:
+            found |= _forms(secret)
+            bare = secret.strip("\"'")  # quotes are often taken into a Secret by mistake, and left out by who reads it
+            if len(bare) >= _MIN_ENCODED:
+                found |= _forms(bare)
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+_MIN_ENCODED: Final = 8
+"""What is shorter is a dummy, and its other forms are too short to be told from anything else."""
+
+
+def _forms(secret: str) -> set[str]:
+    in_json = json.dumps(secret)[1:-1]
+    jsons = {in_json, in_json.replace("/", "\\/")}
+    # Go; and .NET, which writes the quotation mark so too.
+    for unsafe, escaped in (("[<>&]", in_json), ("[<>&+'`\"]", secret.replace("\\", "\\\\"))):
+        jsons.add(re.sub(unsafe, lambda match: f"\\u{ord(match[0]):04X}", escaped))
+    in_html = html.escape(secret)
+    htmls = {in_html, html.escape(secret, quote=False), in_html.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
+    data = secret.encode(errors="replace")
+    found = {secret, repr(secret)[1:-1], quote(data), quote(data, safe=""), quote_plus(data), *jsons, *htmls}
+    found |= {re.sub(r"%..|\\u....", lambda match: match[0].lower(), form) for form in found}
+    found |= {json.dumps(form)[1:-1] for form in found}  # JSON as a text in JSON, as a call's arguments are
+    return found | set(_base64(data))
+
+
+def _base64(secret: bytes) -> Iterable[str]:
+    """What Base64 has of `secret` wherever it begins in what is encoded, such as `user:secret`."""
+    for before in range(3):
+        data = bytes(before) + secret
+        encoded = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode()
+        yield encoded
+        yield encoded.replace("+", "-").replace("/", "_")
+
+
+def without(text: str, written: Iterable[str]) -> str:
+    """`text` without what is `written` in it, also where control characters hide it, which others take out later."""
+    for form in written:
+        text = text.replace(form, REDACTED)
+    if _CONTROLS.search(text):
+        plain = clean(text)
+        if any(form in plain for form in written):
+            return without(plain, written)
+    return text
+
+
+def redact(text: str, *secrets: str) -> str:
+    """`text` without anything that looks like a key, and without each of `secrets` in any form."""
+    text = without(text, forms(*(secret for secret in secrets if len(secret) >= 4)))
     return _KEYS.sub(lambda match: (match.group(1) + " " if match.group(1) else "") + REDACTED, text)
 
 

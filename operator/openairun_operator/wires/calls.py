@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
@@ -69,12 +70,13 @@ class Caller:
             async with asyncio.timeout(self._timeout):
                 raw = await send(self.client)
                 content, headers = raw.content, raw.headers
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call has failed
             if stopped := refusal(error):
-                raise _address_refused(stopped, *hidden) from error
-            raise errors.failed(error, self.api, self.address, doing=doing, secrets=hidden) from error
+                raise _address_refused(stopped, *hidden) from None
+            # Not from `error`: its text is the server's, and a traceback would show it as it is.
+            raise errors.failed(error, self.api, self.address, doing=doing, secrets=hidden) from None
         try:
-            body = _without(json.loads(content), [secret for secret in hidden if len(secret) >= _MIN_KEY])
+            body = _without(json.loads(content), _Hidden([secret for secret in hidden if len(secret) >= _MIN_KEY]))
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
@@ -90,21 +92,34 @@ def _address_refused(stopped: AddressRefusedError, *secrets: str) -> CallFailedE
 _MIN_KEY: Final = 8
 """Shorter keys are dummies, which self-hosted servers take; their letters may be in any text."""
 _NAMES: Final = frozenset({"id", "object", "type", "status", "thread_id", "call_id", "role"})
+_WORD: Final = re.compile("[A-Za-z_]+")
 
 
-def _without(value: Any, secrets: list[str]) -> Any:
+class _Hidden:
+    """Secrets, in all their forms, that are taken out of an answer."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        self.anywhere = text.forms(*secrets)
+        # A word is a dummy: what the API itself calls things must be left as it is.
+        self.in_names = text.forms(*(secret for secret in secrets if not _WORD.fullmatch(secret)))
+
+
+def _without(value: Any, hidden: _Hidden) -> Any:
     """`value` with the secrets taken out of its texts: nothing that a server says may carry them on."""
-    if not secrets:
-        return value
     match value:
         case str():
-            for secret in secrets:
-                value = value.replace(secret, text.REDACTED)
-            return value
+            return text.without(value, hidden.anywhere)
         case list():
-            return [_without(item, secrets) for item in value]
+            return [_without(item, hidden) for item in value]
         case dict():
-            return {name: item if name in _NAMES else _without(item, secrets) for name, item in value.items()}
+            return {
+                text.without(name, hidden.in_names): (
+                    text.without(item, hidden.in_names)
+                    if name in _NAMES and isinstance(item, str)
+                    else _without(item, hidden)
+                )
+                for name, item in value.items()
+            }
         case _:
             return value
 
@@ -128,7 +143,7 @@ class Answer:
         """
         value = self.text(name)
         fits = value is not None and value.isascii() and value.isprintable() and len(value) <= most
-        return value if fits else None
+        return value if fits and value and text.REDACTED not in value else None
 
     def seconds(self, name: str) -> float | None:
         """The field, if it is a time; some servers give milliseconds."""

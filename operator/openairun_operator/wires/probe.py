@@ -84,7 +84,7 @@ async def _serves(caller: Caller) -> bool:
 
 def _of_responses(error: CallFailedError) -> bool:
     """Whether a refusal in OpenAI's form speaks of responses: many a server answers so for an unknown path too."""
-    refusal = error.__cause__
+    refusal = error.__context__
     try:
         said = json.loads(refusal.response.text)["error"]["message"] if isinstance(refusal, APIStatusError) else ""
     except (ValueError, RecursionError, LookupError, TypeError):

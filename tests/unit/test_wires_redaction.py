@@ -1,0 +1,303 @@
+"""No key in anything that is said of a call, whatever its shape, and however and wherever a server writes it."""
+
+import asyncio
+import base64
+import dataclasses
+import html
+import json
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from aiohttp import web
+
+from openairun_operator.api.record import API
+from openairun_operator.api.spec import OpenAIRunSpec
+from openairun_operator.lifecycle import text
+from openairun_operator.lifecycle.failure import CallFailedError
+from openairun_operator.lifecycle.observation import CreateRequest, RunRef, SubmitRequest, ToolResult
+from openairun_operator.wires.build import wire
+from openairun_operator.wires.clients import Clients, Credentials
+from openairun_operator.wires.probe import probe
+from openairun_operator.wires.protocol import Wire
+
+pytestmark = pytest.mark.filterwarnings("ignore:The Assistants API is deprecated")
+
+KEYS = {
+    "OpenAI's": "sk-proj-abcdefghij0123456789",
+    "Azure's": "0123456789abcdef0123456789abcdef",
+    "short": "pass1234",
+    "a word": "correcthorsebatterystaple",
+    "ends in a newline": "team-key-0123456789\n",
+    "in quotes": '"team-key-0123456789"',
+    "a quote in it": "team\"key'0123456789",
+    "a backslash in it": "team\\key\\n0123456789",
+    "Base64": "dGVh/bSBr+ZXkgMDEyMzQ1Njc4OQ==",
+    "a percent sign in it": "team%key%2F0123456789",
+    "HTML in it": "team<key>&0123456789",
+    "a pattern": "team.*(key)[0-9]+0123456789$",
+    "a space in it": "team key 0123456789",
+}
+SHAPES = pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+
+
+def written(key: str) -> list[str]:
+    """How a server may write the key that it was sent, in one line."""
+    key = key.strip()
+    in_json = json.dumps(key)[1:-1]
+    percent = quote(key, safe="")
+    return [
+        key,
+        key.strip("\"'"),
+        in_json,
+        json.dumps(in_json)[1:-1],
+        in_json.replace("/", "\\/"),
+        in_json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+        key.replace("\\", "\\\\").replace('"', "\\u0022").replace("'", "\\u0027").replace("+", "\\u002B"),
+        repr(key)[1:-1],
+        percent,
+        percent.lower() if key == key.lower() else percent,
+        quote(key),
+        quote_plus(key),
+        html.escape(key),
+        html.escape(key).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+        *(base64.b64encode(before + key.encode()).decode() for before in (b"", b":", b"me:")),
+        base64.urlsafe_b64encode(key.encode()).decode(),
+    ]
+
+
+def shows(key: str, said: str) -> bool:
+    """Whether the key can be read out of what is said; of Base64 the first and the last letter tell nothing."""
+    plain = text.clean(said)
+    return any(each[4:-6] in plain if each.endswith("=") else each in plain for each in written(key))
+
+
+class Server:
+    """Answers every request as `answer` says."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[web.BaseRequest], web.Response] = lambda _: web.Response()
+        self._runner = web.ServerRunner(web.Server(self._serve), shutdown_timeout=0.1)
+
+    async def _serve(self, request: web.BaseRequest) -> web.Response:
+        return self.answer(request)
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[Clients]:
+    clients = Clients(5)
+    yield clients
+    await clients.close()
+
+
+# What fails
+
+REQUESTS: Mapping[API, CreateRequest] = {
+    "Responses": CreateRequest(OpenAIRunSpec(input="Hello", model="gpt-standin")),
+    "Assistants": CreateRequest(OpenAIRunSpec(assistantID="asst_1", threadID="thread_1")),
+}
+CALLS: Mapping[str, Callable[[Wire, RunRef], Awaitable[Any]]] = {
+    "create": lambda carrier, ref: carrier.create(REQUESTS[ref.api]),
+    "look": lambda carrier, ref: carrier.observe(ref),
+    "cancel": lambda carrier, ref: carrier.cancel(ref),
+    "submit": lambda carrier, ref: carrier.submit(
+        SubmitRequest(ref, (ToolResult("call_1", "function", "{}"),), REQUESTS[ref.api])
+    ),
+    "find": lambda carrier, _: carrier.find("thread_1", "token", datetime(2026, 1, 1, tzinfo=UTC)),
+}
+PATHS: list[tuple[API, str]] = [
+    (api, call) for api in REQUESTS for call in CALLS if (api, call) != ("Responses", "find")
+]
+
+
+IN_BODY = ("message", "code", "type", "param")
+IN_HEADER = ("x-request-id", "Content-Type", "Retry-After", "openai-poll-after-ms", "Location")
+PLACES = (*IN_BODY, *IN_HEADER, "split", "object", "page", "reason", "no object")
+
+
+def answer(key: str, status: int, place: str) -> web.Response:
+    """An answer with the key in one of the places."""
+    said = " | ".join(written(key))
+    if place in IN_HEADER:
+        return web.Response(status=status, text="{}", headers={place: said})
+    match place:
+        case "page":
+            return web.Response(status=status, text=f"<html>{said}</html>", content_type="text/html")
+        case "reason":
+            return web.Response(status=status, reason=said, text="")
+        case "no object":
+            return web.json_response([said], status=status)
+        case "split":
+            told: dict[str, Any] = {"message": "\0".join((key[:5], key[5:]))}
+        case "object":
+            told = {"message": {"you sent": [said]}}
+        case _:
+            told = {"message": "No.", "type": "t", "param": None, "code": None, place: said}
+    return web.json_response({"error": told}, status=status)
+
+
+def statuses(key: str) -> tuple[int, ...]:
+    return (200, 302, 400, 401, 403, 404, 429, 500) if key == KEYS["a quote in it"] else (400, 500)
+
+
+@SHAPES
+@pytest.mark.parametrize(("api", "call"), PATHS)
+async def test_no_key_in_what_is_said_of_a_call_that_failed(
+    server: Server, clients: Clients, key: str, api: API, call: str
+) -> None:
+    carrier = wire(api, clients, Credentials(server.url, key))
+    for status in statuses(key):
+        for place in PLACES:
+            server.answer = lambda _, status=status, place=place: answer(key, status, place)  # type: ignore[misc]
+            try:
+                await CALLS[call](carrier, RunRef(api, "id_1", "thread_1"))
+            except CallFailedError as error:
+                said = [str(error), repr(error), error.failure.message, *traceback.format_exception(error)]
+                assert not [each for each in said if shows(key, each)], (status, place)
+            else:
+                assert (call, status, place) == ("find", 200, place)  # a page without runs
+
+
+@SHAPES
+async def test_no_key_in_what_a_check_says(server: Server, clients: Clients, key: str) -> None:
+    for status in statuses(key):
+        for place in PLACES:
+            server.answer = lambda _, status=status, place=place: answer(key, status, place)  # type: ignore[misc]
+            found = await probe(clients, Credentials(server.url, key))
+            assert not shows(key, repr(found)), (status, place)
+            assert not shows(key, found.failure.message if found.failure else ""), (status, place)
+
+
+@SHAPES
+async def test_no_key_where_an_answer_is_no_http(clients: Clients, key: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"{key.strip()} {key.strip()}\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    rude = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        url = f"http://127.0.0.1:{rude.sockets[0].getsockname()[1]}/v1"
+        with pytest.raises(CallFailedError) as raised:
+            await wire("Responses", clients, Credentials(url, key)).observe(RunRef("Responses", "resp_1"))
+        assert not shows(key, "".join(traceback.format_exception(raised.value)))
+    finally:
+        rude.close()
+
+
+# What succeeds
+
+
+def run(api: API, status: str, said: str) -> dict[str, Any]:
+    """A run with `said` in every field that is read, and as a field's name."""
+    error = {"code": said, "message": f"I saw {said}"}
+    shared = {"id": "id_1", "object": said, "status": status, "model": said, "created_at": 1, "metadata": {said: said}}
+    if api == "Responses":
+        texts = [{"type": "output_text", "text": said, "annotations": [{"file_id": said, said: said}]}]
+        items = [
+            {"type": "message", "id": said, "status": said, "role": "assistant", "content": texts},
+            {"type": "function_call", "call_id": "call_1", "name": said, "arguments": json.dumps({"a": said})},
+            {"type": said, "id": "item_1", said: [said]},
+        ]
+        return {**shared, "error": error, "incomplete_details": {"reason": said}, "output": items}
+    calls = [{"id": "call_1", "type": "function", "function": {"name": said, "arguments": json.dumps({"a": said})}}]
+    return {
+        **shared,
+        "thread_id": said,
+        "last_error": error,
+        "incomplete_details": {"reason": said},
+        "required_action": {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": calls}},
+    }
+
+
+def answer_to(request: web.BaseRequest, api: API, status: str, said: str) -> web.Response:
+    entry = {"id": said, "object": said, "type": said, "status": said, "run_id": "id_1", said: said}
+    content = [{"type": "text", "text": {"value": said, "annotations": [{"file_id": said}]}}]
+    headers = {"openai-poll-after-ms": "1"}
+    match request.path.rsplit("/", 1)[-1]:
+        case "messages":
+            return web.json_response({"data": [{**entry, "content": content}], "has_more": False}, headers=headers)
+        case "steps":
+            return web.json_response({"data": [{**entry, "step_details": {said: said}}], "has_more": False})
+    return web.json_response(run(api, status, said), headers=headers)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a value."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for name, item in value.items():
+                yield from (*texts(name), *texts(item))
+        case list() | tuple():
+            for item in value:
+                yield from texts(item)
+
+
+@SHAPES
+@pytest.mark.parametrize("api", REQUESTS)
+@pytest.mark.parametrize("status", ["in_progress", "completed", "failed", "incomplete", "requires_action"])
+async def test_no_key_in_what_is_read_of_a_run(
+    server: Server, clients: Clients, key: str, api: API, status: str
+) -> None:
+    split = "\0".join((key[:5], key[5:]))
+    for said in (key, split, " | ".join(written(key))):
+        server.answer = lambda request, said=said: answer_to(request, api, status, said)  # type: ignore[misc]
+        carrier = wire(api, clients, Credentials(server.url, key))
+        for call in ("create", "look", "cancel"):
+            seen = await CALLS[call](carrier, RunRef(api, "id_1", "thread_1"))
+            found = [each for each in texts(dataclasses.asdict(seen)) if shows(key, each)]
+            # A word may be what the API itself calls something: names are left as they are.
+            assert not found or key == KEYS["a word"], said
+
+
+async def test_a_run_whose_id_is_the_key_is_none(server: Server, clients: Clients) -> None:
+    key = KEYS["OpenAI's"]
+    server.answer = lambda _: web.json_response({"id": f"resp_{key}", "status": "queued"})
+    with pytest.raises(CallFailedError, match="no id that can be one"):
+        await wire("Responses", clients, Credentials(server.url, key)).observe(RunRef("Responses", "resp_1"))
+
+
+async def test_a_status_that_is_the_key_is_redacted(server: Server, clients: Clients) -> None:
+    key = KEYS["OpenAI's"]
+    server.answer = lambda _: web.json_response({"id": "resp_1", "status": f"x-{key}"})
+    seen = await wire("Responses", clients, Credentials(server.url, key)).observe(RunRef("Responses", "resp_1"))
+    assert seen.status == f"x-{text.REDACTED}"
+
+
+@pytest.mark.parametrize("key", ["completed", "function_call", "response", "assistant"])
+async def test_a_word_for_a_key_does_not_tear_the_api_apart(server: Server, clients: Clients, key: str) -> None:
+    body = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "output": [{"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}],
+    }
+    server.answer = lambda _: web.json_response(body)
+    seen = await wire("Responses", clients, Credentials(server.url, key)).observe(RunRef("Responses", "resp_1"))
+    assert (seen.id, seen.object, seen.status) == ("resp_1", "response", "requires_action")
+    assert [call.id for call in seen.calls] == ["call_1"]

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, assert_never
 from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Record
+from openairun_operator.buckets import Bucket
 from openairun_operator.kube import outputs, references
 from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError, RefusedError
 from openairun_operator.kube.events import Events
@@ -58,6 +59,7 @@ from openairun_operator.lifecycle.observation import (
     RunRef,
     SubmitRequest,
 )
+from openairun_operator.lifecycle.provider import Provider
 from openairun_operator.lifecycle.run import Run, dump_record
 from openairun_operator.metrics import Metrics
 from openairun_operator.store import Entry
@@ -74,19 +76,31 @@ _MAKE_ROOM: Final = (
 _LOOK: Final = "See there what refuses it: a missing right, an admission webhook or policy, or the API server itself"
 
 
-class Wires(Protocol):
-    """What is needed of the world outside: a wire for an API, and whether there can be one."""
+class Providers(Protocol):
+    """What is needed of the world outside: who makes a run, and a wire to it."""
 
-    def blocked(self) -> Failure | None:
-        """Why no call can be made now."""
+    def wanted(self, run: Run) -> Provider:
+        """The provider of the next run."""
         ...
 
-    def credential(self) -> str | None:
-        """A mark of the key in use."""
+    def of(self, run: Run, name: str) -> Provider:
+        """The provider that a record names."""
         ...
 
-    def wire(self, api: API, *, ending: bool) -> Wire:
-        """The wire for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
+    async def confirm(self, run: Run, name: str) -> bool:
+        """Whether `name` is surely the provider that `run` asks for. Raises ClusterError."""
+        ...
+
+    def wire(self, run: Run, name: str, api: API, *, ending: bool) -> Wire:
+        """The wire to it for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
+        ...
+
+    def refused(self, run: Run, name: str, failure: Failure) -> None:
+        """A call to it failed."""
+        ...
+
+    def bucket(self, run: Run, name: str) -> Bucket | None:
+        """The rate of requests to it; None: any."""
         ...
 
 
@@ -97,19 +111,21 @@ class Actor:
         self,
         policy: Policy,
         cluster: Cluster,
-        wires: Wires,
+        providers: Providers,
         events: Events,
         metrics: Metrics,
         clock: Callable[[], datetime],
         may_act: Callable[[], bool],
+        in_flight: Callable[[Run, str], int],
     ) -> None:
         self._policy = policy
         self._cluster = cluster
-        self._wires = wires
+        self._providers = providers
         self._events = events
         self._metrics = metrics
         self._clock = clock
         self._may_act = may_act
+        self._in_flight = in_flight
         self._sending: set[asyncio.Task[None]] = set()
 
     async def drain(self, limit: float) -> None:
@@ -150,6 +166,8 @@ class Actor:
         """Do it. Raises ClusterError when the API server did not do what was asked."""
         match action:
             case Claim(record, token):
+                if token == record.token and not await self._providers.confirm(entry.run, record.provider):
+                    return  # it asks for another: decide again
                 entry.known.ledger.claim(token, keep=entry.known.token)
                 # Else a stopping operator could leave a claim that it does not know of, and that was never sent.
                 await self._in_a_task(entry, self._claim(entry, record))
@@ -209,11 +227,11 @@ class Actor:
         request = self._definition(run, record, known.contents)
         known.contents = None
         try:
-            seen = await self._wires.wire(record.api, ending=False).create(request)
+            seen = await self._wire(entry, record).create(request)
         except CallFailedError as error:
             known.ledger.answer(record.token, Failed(error.failure))
             self._metrics.not_created(record.api, error.failure)
-            self._failed(entry, record.api, error.failure)
+            self._failed(entry, record.provider, record.api, error.failure)
             return
         known.ledger.answer(record.token, Answered(seen))
         self._metrics.created(record.api)
@@ -239,11 +257,11 @@ class Actor:
         request = SubmitRequest(self._ref(record), results, self._definition(run, record, known.contents, last.model))
         known.contents = None
         try:
-            seen = await self._wires.wire(record.api, ending=False).submit(request)
+            seen = await self._wire(entry, record).submit(request)
         except CallFailedError as error:
             known.ledger.answer(token, Failed(error.failure))
             self._metrics.not_submitted(record.api, error.failure)
-            self._failed(entry, record.api, error.failure)
+            self._failed(entry, record.provider, record.api, error.failure)
             return
         known.ledger.answer(token, Answered(seen))
         self._metrics.submitted(record.api)
@@ -276,13 +294,16 @@ class Actor:
         mine = {f"{METADATA_PREFIX}{key}": value for key, value in own.items()} | {TOKEN_KEY: record.token}
         return CreateRequest(
             spec=run.spec,
-            default_model=default_model or self._policy.default_model,
+            default_model=default_model or self._providers.of(run, record.provider).default_model,
             metadata={**(run.spec.metadata or {}), **mine},
             input=contents.input if contents else None,
             authorizations=contents.authorizations if contents else {},
         )
 
     # --- looking
+
+    def _wire(self, entry: Entry, record: Record) -> Wire:
+        return self._providers.wire(entry.run, record.provider, record.api, ending=entry.ending)
 
     @staticmethod
     def _ref(record: Record) -> RunRef:
@@ -305,7 +326,7 @@ class Actor:
         """Observe or cancel; the answer is whether the run was seen. It is the one asked for, whatever id it bears."""
         ref = self._ref(record)
         try:
-            wire = self._wires.wire(record.api, ending=entry.ending)
+            wire = self._wire(entry, record)
             seen = dataclasses.replace(await call(wire, ref), id=ref.id)
         except CallFailedError as error:
             if error.failure.reason is Reason.NOT_FOUND:
@@ -313,7 +334,7 @@ class Actor:
                 entry.known.gone += 1
                 entry.known.look_at = self._clock() + timedelta(seconds=min(2.0 * entry.known.gone, 30.0))
             else:
-                self._failed(entry, record.api, error.failure)
+                self._failed(entry, record.provider, record.api, error.failure)
             return False
         self._succeeded(entry)
         self._take_observation(entry, record, seen)
@@ -323,7 +344,10 @@ class Actor:
     def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:
         known, now = entry.known, self._clock()
         known.observation, known.looked_at, known.gone = seen, now, 0
-        interval = st.interval_of(entry.run.spec, record, self._policy.polling_interval)
+        interval = st.interval_of(entry.run.spec, record)
+        if bucket := self._providers.bucket(entry.run, record.provider):  # many runs are looked at less often
+            least = bucket.interval(self._in_flight(entry.run, record.provider))
+            interval = max(interval, timedelta(seconds=least))
         since = known.ending_since if entry.ending and known.ending_since else record.recordedAt or now
         if record.turn and record.turn.submittedAt > since:
             since = record.turn.submittedAt  # young again
@@ -332,10 +356,10 @@ class Actor:
     async def _find(self, entry: Entry, record: Record) -> None:
         known = entry.known
         try:
-            wire = self._wires.wire(record.api, ending=entry.ending)
+            wire = self._wire(entry, record)
             found = await wire.find(record.thread, record.token, record.submittedAt)
         except CallFailedError as error:
-            self._failed(entry, record.api, error.failure)
+            self._failed(entry, record.provider, record.api, error.failure)
             return
         self._succeeded(entry)
         now = self._clock()
@@ -346,13 +370,15 @@ class Actor:
             self._take_observation(entry, record, found)
 
     async def _adopt(self, entry: Entry, ref: RunRef) -> None:
+        run, wanted = entry.run, self._providers.wanted(entry.run)
         try:
-            found = await self._wires.wire(ref.api, ending=False).observe(ref)
+            wire = self._providers.wire(run, wanted.name, ref.api, ending=False)
+            found = await wire.observe(ref)
         except CallFailedError as error:
             failure = error.failure
             if failure.reason in (Reason.NOT_FOUND, Reason.REFUSED):
-                failure = adopting.not_found(ref, self._policy.address)
-            self._failed(entry, ref.api, failure)
+                failure = adopting.not_found(ref, wanted.address)
+            self._failed(entry, wanted.name, ref.api, failure)
             return
         self._succeeded(entry)
         entry.known.found = dataclasses.replace(found, id=ref.id)
@@ -447,15 +473,16 @@ class Actor:
 
     # --- failures
 
-    def _failed(self, entry: Entry, api: API, failure: Failure) -> None:
+    def _failed(self, entry: Entry, provider: str, api: API, failure: Failure) -> None:
         self._metrics.failed(api, failure)
+        self._providers.refused(entry.run, provider, failure)
         self._hold_back(entry, failure)
 
     def _hold_back(self, entry: Entry, failure: Failure) -> None:
         known, now = entry.known, self._clock()
         known.failure, known.failed_at = failure, now
         known.failures += 1
-        interval = st.interval_of(entry.run.spec, entry.run.record, self._policy.polling_interval).total_seconds()
+        interval = st.interval_of(entry.run.spec, entry.run.record).total_seconds()
         known.retry_at = now + timedelta(seconds=retry_delay(failure, known.failures, random.random(), interval))
 
     @staticmethod

@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 import kopf
 
 from openairun_operator import handlers
-from openairun_operator.acting import Wires
-from openairun_operator.api.reasons import Reason
-from openairun_operator.api.record import API
+from openairun_operator.api.names import PLURAL, PROVIDER_PLURAL
+from openairun_operator.checking import Checker
 from openairun_operator.config import Settings
 from openairun_operator.kube.cluster import Cluster, ClusterError
 from openairun_operator.kube.credentials import OperatorKey
@@ -22,12 +21,10 @@ from openairun_operator.kube.events import Events
 from openairun_operator.kube.lease import Lease
 from openairun_operator.leadership import leading
 from openairun_operator.lifecycle.facts import Policy
-from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.metrics import Metrics
+from openairun_operator.providers import Own, Providers
 from openairun_operator.reconciler import Reconciler, always
-from openairun_operator.wires.build import wire
-from openairun_operator.wires.clients import Clients, Credentials
-from openairun_operator.wires.protocol import Wire
+from openairun_operator.wires.clients import Clients
 
 logger = logging.getLogger(__name__)
 
@@ -38,36 +35,6 @@ _DRAIN: Final = timedelta(seconds=5)
 
 class NotServedError(Exception):
     """A port that was asked for cannot be served. The message is one line."""
-
-
-class OperatorWires(Wires):
-    """Wires with the operator's own key, to the operator's own address."""
-
-    def __init__(self, settings: Settings, key: OperatorKey, clients: Clients) -> None:
-        self._settings = settings
-        self._key = key
-        self._clients = clients
-
-    def blocked(self) -> Failure | None:
-        return None if self._key.current else self._no_key()
-
-    def credential(self) -> str | None:
-        return self._key.mark
-
-    def wire(self, api: API, *, ending: bool) -> Wire:
-        key = self._key.current or (self._key.last if ending else None)
-        if key is None:
-            raise CallFailedError(self._no_key())
-        settings = self._settings
-        credentials = Credentials(settings.base_url, key, settings.organization, settings.project)
-        try:
-            return wire(api, self._clients, credentials)
-        except ValueError as error:
-            failure = Failure(reason=Reason.INVALID_CREDENTIALS, message=f"In {self._key.where}: {error}")
-            raise CallFailedError(failure) from None
-
-    def _no_key(self) -> Failure:
-        return Failure(reason=Reason.NO_CREDENTIALS, message=f"The operator has no API key: {self._key.remedy}")
 
 
 def configure_logging(settings: Settings) -> None:
@@ -85,7 +52,8 @@ async def run(settings: Settings) -> None:
     """Run the operator until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _stop_at_signals(stop)
-    cluster, clients = await Cluster.connect(), Clients(settings.request_timeout.total_seconds())
+    cluster = await Cluster.connect()
+    clients = Clients(settings.request_timeout.total_seconds(), settings.allowed_addresses)
     logger.info("the cluster is %s", cluster.where)
     try:
         if await _crd_is_there(cluster, stop):
@@ -106,9 +74,9 @@ async def _crd_is_there(cluster: Cluster, stop: asyncio.Event) -> bool:
     """Wait for the CRD; False if told to stop before."""
     while not stop.is_set():
         try:
-            if await cluster.serves_runs():
+            if await cluster.serves_crds():
                 return True
-            logger.warning("The CRD is not installed: kubectl apply -k deploy/crds")
+            logger.warning("The CRDs are not installed: kubectl apply -k deploy/crds")
         except ClusterError as error:
             logger.warning("%s", error)
         try:
@@ -123,23 +91,25 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     if key.current is None:
         logger.warning("The operator has no API key: %s", key.remedy)
     events = Events(cluster, settings.holder)
-    policy = Policy(
-        holder=settings.holder,
-        provider="operator",
-        address=settings.base_url,
-        default_model=settings.default_model,
-        orphan_limit=settings.orphan_limit,
-        create_settles=settings.request_timeout + timedelta(seconds=5),
-    )
+    policy = Policy(holder=settings.holder, orphan_limit=settings.orphan_limit)
     metrics = Metrics()
     metrics.watch_key(lambda: key.current)
     lease = Lease(cluster, *settings.lease, settings.holder) if settings.lease else None
-    wires = OperatorWires(settings, key, clients)
-    reconciler = Reconciler(policy, cluster, wires, events, metrics, may_act=lease.held if lease else always)
+    providers = Providers(Own(settings, key), clients, cluster)
+    may_act = lease.held if lease else always
+    reconciler = Reconciler(policy, cluster, providers, events, metrics, may_act=may_act)
+    providers.changed = reconciler.provider_changed
+
+    async def begin() -> None:
+        await _know_all(settings, cluster, providers, reconciler)
+        await reconciler.scheduler.run()
+
     background = {
-        "scheduler": reconciler.scheduler.run,
+        "scheduler": begin,
         "sweep": reconciler.sweep,
-        "key": lambda: key.watch(reconciler.credentials_changed),
+        "key": lambda: key.watch(lambda: reconciler.provider_changed(None)),
+        "providers": providers.watch,
+        "checks": Checker(providers, cluster, clients, reconciler.counts, may_act).run,
         "events": events.run,
     }
     where = ", ".join(settings.namespaces) or "all namespaces"
@@ -149,12 +119,30 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
             return
         if settings.liveness:
             await _check_free(settings.liveness)
-        await keep_watching(lambda flag: _watch(settings, reconciler, background, flag, stop), stop)
+        await keep_watching(lambda flag: _watch(settings, reconciler, providers, background, flag, stop), stop)
+
+
+async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, reconciler: Reconciler) -> None:
+    """List all there is before the first create: else one could overtake another, or be one too many."""
+    while True:
+        try:
+            async for body in cluster.every(PROVIDER_PLURAL, settings.namespaces):
+                providers.saw(None, body)
+            await providers.read_due()
+            async for body in cluster.every(PLURAL, settings.namespaces):
+                reconciler.saw(None, body)
+        except ClusterError as error:
+            logger.warning("%s; trying again", error)
+            await asyncio.sleep(_WATCH_RETRY)
+            continue
+        reconciler.open()
+        return
 
 
 async def _watch(
     settings: Settings,
     reconciler: Reconciler,
+    providers: Providers,
     background: Mapping[str, handlers.Background],
     flag: asyncio.Event,
     stop: asyncio.Event,
@@ -162,6 +150,7 @@ async def _watch(
     """Run kopf, and what runs beside it, until `flag` is set. A signal sets `stop`, as it does without kopf."""
     registry = kopf.OperatorRegistry()
     handlers.register(registry, reconciler, background, (settings.request_timeout + _DRAIN).total_seconds(), flag)
+    handlers.watch_providers(registry, providers, namespaces=bool(settings.own_provider_selector))
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=registry,

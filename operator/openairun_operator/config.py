@@ -1,6 +1,7 @@
 """Flags and environment, read once into one frozen Settings."""
 
 import argparse
+import ipaddress
 import os
 import re
 import socket
@@ -9,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 from openairun_operator.api import durations
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+DEFAULT_RATE: Final = 1000
+"""Requests a minute to one address with one key: OpenAI's historic limit of reads."""
+DEFAULT_BURST: Final = 100
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,17 @@ class Settings:
     organization: str | None = None
     project: str | None = None
     default_model: str | None = None
+    own_provider: bool = True
+    """Whether runs that have no OpenAIProvider may use the operator's own key."""
+    own_provider_selector: tuple[tuple[str, str], ...] = ()
+    """The labels of the namespaces that may; empty means all."""
+    forbid_foreign_ids: bool = False
+    """Whether such runs may not name what exists at OpenAI already."""
+    max_concurrent_runs: int | None = None
+    requests_per_minute: int = DEFAULT_RATE
+    burst: int = DEFAULT_BURST
+    allowed_addresses: tuple[Network, ...] = ()
+    """Internal addresses that OpenAIProviders may name all the same."""
     request_timeout: timedelta = timedelta(seconds=30)
     orphan_limit: timedelta = timedelta(minutes=2)
     log_format: Literal["plain", "json"] = "plain"
@@ -105,6 +121,36 @@ def _model(text: str) -> str:
     return text
 
 
+_LABEL = re.compile(
+    r"(?:[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+    r"=([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
+)
+
+
+def _selector(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = [pair.strip() for pair in text.split(",")]
+    if not all(_LABEL.fullmatch(pair) for pair in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is no selector: write labels, such as team=research,tier=gold")
+    return tuple((name, value) for name, _, value in (pair.partition("=") for pair in pairs))
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no whole number from 1 to 9999999")
+    return int(text)
+
+
+def _rate(text: str) -> int:
+    return 0 if text == "0" else _count(text)
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}: write a network, such as 127.0.0.0/8") from None
+
+
 def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     """The flags of `run`. OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID are their defaults."""
     add = parser.add_argument
@@ -153,6 +199,52 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
         metavar="DURATION",
         help="how long a deletion waits for its cancel to be confirmed (2m)",
     )
+    add(
+        "--no-own-provider",
+        action="store_true",
+        help="use the operator's own key for no run: each needs an OpenAIProvider in its namespace",
+    )
+    add(
+        "--own-provider-selector",
+        type=_selector,
+        default=(),
+        metavar="LABELS",
+        help="use the operator's own key only for namespaces with these labels, such as team=research (all)",
+    )
+    add(
+        "--forbid-foreign-ids",
+        action="store_true",
+        help="refuse runID, threadID, conversationID and previousResponseID under the operator's own key, which"
+        " namespaces share",
+    )
+    add(
+        "--max-concurrent-runs",
+        type=_count,
+        metavar="N",
+        help="how many runs may go at once with the operator's own key; others wait (any number)",
+    )
+    add(
+        "--requests-per-minute",
+        type=_rate,
+        default=DEFAULT_RATE,
+        metavar="N",
+        help="to one address with one key, unless an OpenAIProvider says otherwise; 0: any number (%(default)s)",
+    )
+    add(
+        "--burst",
+        type=_count,
+        default=DEFAULT_BURST,
+        metavar="N",
+        help="how many of them may be sent at once after a quiet time (%(default)s)",
+    )
+    add(
+        "--allow-address",
+        action="append",
+        type=_network,
+        default=[],
+        metavar="CIDR",
+        help="let OpenAIProviders name loopback, link-local and metadata addresses of this network; repeatable (none)",
+    )
     add("--log-format", choices=("plain", "json"), default="plain", help="(%(default)s)")
     add("--verbose", action="store_true", help="log each decision")
     add("--liveness", type=_served, metavar="URL", help="serve a liveness probe, such as http://0.0.0.0:8080/healthz")
@@ -171,6 +263,13 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.
         organization=arguments.organization,
         project=arguments.project,
         default_model=arguments.default_model,
+        own_provider=not arguments.no_own_provider,
+        own_provider_selector=arguments.own_provider_selector,
+        forbid_foreign_ids=arguments.forbid_foreign_ids,
+        max_concurrent_runs=arguments.max_concurrent_runs,
+        requests_per_minute=arguments.requests_per_minute,
+        burst=arguments.burst,
+        allowed_addresses=tuple(arguments.allow_address),
         request_timeout=arguments.request_timeout,
         orphan_limit=arguments.orphan_limit,
         log_format=arguments.log_format,

@@ -7,8 +7,9 @@ from typing import Any
 
 import kopf
 
-from openairun_operator.api.names import GROUP, PLURAL, VERSION
+from openairun_operator.api.names import GROUP, PLURAL, PROVIDER_PLURAL, VERSION
 from openairun_operator.kube import kopf_settings
+from openairun_operator.providers import Providers
 from openairun_operator.reconciler import Reconciler
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,20 @@ def register(
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def saw(event: kopf.RawEvent, **_: Any) -> None:
         reconciler.saw(event["type"], event["object"])
+
+
+def watch_providers(registry: kopf.OperatorRegistry, providers: Providers, *, namespaces: bool) -> None:
+    """Register the handlers of OpenAIProviders, and those of `namespaces` if their labels matter."""
+
+    @kopf.on.event(GROUP, VERSION, PROVIDER_PLURAL, registry=registry)
+    async def saw(event: kopf.RawEvent, **_: Any) -> None:
+        providers.saw(event["type"], event["object"])
+
+    if namespaces:
+
+        @kopf.on.event("", "v1", "namespaces", registry=registry)
+        async def saw_namespace(event: kopf.RawEvent, **_: Any) -> None:
+            providers.saw_namespace(event["type"], event["object"])
 
 
 async def _supervise(name: str, run: Background) -> None:

@@ -14,16 +14,26 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from openairun_operator.acting import Actor, Wires, unclaimed
+from openairun_operator.acting import Actor, Providers, unclaimed
+from openairun_operator.admission import Admission
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle import creating, submitting, turns
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.actions import Cancel, Claim, Delete, Note, Observe, Release, Wait
+from openairun_operator.lifecycle.actions import (
+    Cancel,
+    Claim,
+    Delete,
+    Note,
+    Observe,
+    Release,
+    Wait,
+)
 from openairun_operator.lifecycle.decide import decide
 from openairun_operator.lifecycle.facts import Facts, Policy
+from openairun_operator.lifecycle.queueing import has_provider
 from openairun_operator.metrics import Metrics
 from openairun_operator.scheduler import Scheduler, TryAgainError
 from openairun_operator.store import Entry, Store
@@ -57,7 +67,7 @@ class Reconciler:
         self,
         policy: Policy,
         cluster: Cluster,
-        wires: Wires,
+        providers: Providers,
         events: Events,
         metrics: Metrics,
         clock: Callable[[], datetime] = _now,
@@ -65,14 +75,15 @@ class Reconciler:
     ) -> None:
         self._policy = policy
         self._cluster = cluster
-        self._wires = wires
+        self._providers = providers
         self._events = events
         self._metrics = metrics
         self._clock = clock
         self._may_act = may_act
         self._store = Store()
-        self._actor = Actor(policy, cluster, wires, events, metrics, clock, may_act)
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
+        self._admission = Admission(providers, self.scheduler.wake)
+        self._actor = Actor(policy, cluster, providers, events, metrics, clock, may_act, self._admission.in_flight)
         metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
 
     # --- what comes in
@@ -95,6 +106,9 @@ class Reconciler:
                 return
             self._store.keep(uid, entry)
             self._spread(entry)
+            facts = self._facts(entry)
+            if facts.wanted.most_runs is not None or entry.run.record:  # before others that were created later
+                self._admission.note(entry.run, decide(entry.run, facts), facts)
         else:
             generation, key = entry.run.generation, entry.run.create_again
             entry.take(body, listed=listed)
@@ -121,14 +135,26 @@ class Reconciler:
         run = entry.run
         if run.record and run.record.state == "created" and not run.deleted_at:
             entry.known.turn_to(run.record.token)
-            interval = st.interval_of(run.spec, run.record, self._policy.polling_interval)
+            interval = st.interval_of(run.spec, run.record)
             entry.known.look_at = self._clock() + interval * random.random()
 
-    def credentials_changed(self) -> None:
-        """Try again at once whatever failed."""
+    def open(self) -> None:
+        """All runs are known: create more."""
+        self._admission.open()
+
+    def counts(self, namespace: str, provider: str) -> tuple[int, int]:
+        """How many runs go on an OpenAIProvider, and how many wait for room there."""
+        return self._admission.counts(f"{namespace}/{provider}")
+
+    def provider_changed(self, namespace: str | None) -> None:
+        """Try again at once whatever failed, and whoever waits: in `namespace`, or everywhere."""
         for uid, entry in self._store:
+            if namespace not in (None, entry.run.namespace):
+                continue
             if entry.known.failure or self._says_blocked(entry):
                 entry.known.retry_at = None
+                self.scheduler.wake(uid)
+            elif not has_provider(entry.run.record):
                 self.scheduler.wake(uid)
 
     @staticmethod
@@ -154,7 +180,7 @@ class Reconciler:
             entry = self._store.get(uid)
             if entry is None:
                 continue
-            interval = st.interval_of(entry.run.spec, entry.run.record, self._policy.polling_interval)
+            interval = st.interval_of(entry.run.spec, entry.run.record)
             if late > 3 * interval.total_seconds() + _STUCK:
                 return f"{entry.run.key} was due {late:.0f} s ago"
         return None
@@ -185,18 +211,22 @@ class Reconciler:
 
     def _forget(self, uid: str) -> None:
         self._store.forget(uid)
-        self.scheduler.forget(uid)
+        self._drop(uid)
 
     # --- working on one resource
 
     def _facts(self, entry: Entry) -> Facts:
+        run = entry.run
+        wanted = self._providers.wanted(run)
+        record = run.record
         return Facts(
             now=self._clock(),
             policy=self._policy,
             known=entry.known,
             new_token=secrets.token_hex(12),
-            credential=self._wires.credential(),
-            blocked=self._wires.blocked(),
+            provider=self._providers.of(run, record.provider) if record and has_provider(record) else wanted,
+            wanted=wanted,
+            admitted=wanted.most_runs is None or self._admission.admitted(run.uid),
         )
 
     async def work(self, uid: str) -> float | None:
@@ -229,6 +259,9 @@ class Reconciler:
         facts = self._facts(entry)
         entry.known.turn_back(facts.now)
         decision = decide(run, facts)
+        self._admission.note(run, decision, facts)
+        if decision.queued and self._admission.admitted(uid):
+            decision = decide(run, dataclasses.replace(facts, admitted=True))
         entry.ending = decision.ending
         entry.known.turn_to_ending(decision, facts.now)
         logger.debug("%s: %s", run.key, decision.action)
@@ -238,7 +271,8 @@ class Reconciler:
             raise
         except ClusterError:
             # A run that goes costs money, shown or not: it is looked at, and cancelled at its deadline.
-            if isinstance(decision.action, Observe | Cancel):
+            look = isinstance(decision.action, Observe | Cancel)
+            if look and not self._admission.pause(entry, decision.action, facts):
                 await self._actor.act(entry, decision.action)
             raise
         match decision.action:
@@ -247,7 +281,7 @@ class Reconciler:
                     return None
                 if self._at_rest(entry):
                     self._store.rest(uid, entry)
-                    self.scheduler.forget(uid)
+                    self._drop(uid)
                     return -1
                 return -1 if until is None else max((until - self._clock()).total_seconds(), 0.01)
             case Release(orphan):
@@ -257,11 +291,11 @@ class Reconciler:
                 await self._actor.delete(entry, message)
                 self._leave(uid, entry)
                 return -1
-            case Claim() as claim:
-                await self._claim(entry, claim)
-                return None
             case action:
-                await self._actor.act(entry, action)
+                if pause := self._admission.pause(entry, action, facts):
+                    return pause
+                with self._admission.calling(run, action, facts):
+                    await (self._claim(entry, action) if isinstance(action, Claim) else self._actor.act(entry, action))
                 return None
 
     async def _claim(self, entry: Entry, claim: Claim) -> None:
@@ -312,4 +346,9 @@ class Reconciler:
 
     def _leave(self, uid: str, entry: Entry) -> None:
         self._store.leave(uid, entry)
+        self._drop(uid)
+
+    def _drop(self, uid: str) -> None:
+        """It needs no more work, and no room."""
         self.scheduler.forget(uid)
+        self._admission.leaves(uid)

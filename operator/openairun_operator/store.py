@@ -61,6 +61,8 @@ class Entry:
     """The object went without waiting for us: somebody removed the finalizer."""
     settled: tuple[Any, Any] | None = None
     """A status that was written, and what the API server made of it: not to be written again."""
+    place: float | None = None
+    """Its place in its provider's line of requests; None: it has none."""
     farewell: Event | None = None
     """What was said of its end: not to be said again when its finalizer cannot be removed at once."""
 

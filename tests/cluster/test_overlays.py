@@ -26,7 +26,8 @@ OVERLAYS = DEPLOY / "overlays"
 RIGHTS = {
     ("list", "openairuns"), ("watch", "openairuns"), ("patch", "openairuns"), ("delete", "openairuns"),
     ("patch", "openairuns/status"),
-    ("list", "openaiproviders"), ("watch", "openaiproviders"), ("patch", "openaiproviders/status"),
+    ("get", "openaiproviders"), ("list", "openaiproviders"), ("watch", "openaiproviders"),
+    ("patch", "openaiproviders/status"),
     ("create", "events"), ("get", "configmaps"), ("get", "secrets"),
 }  # fmt: skip
 LEASE = {("create", "leases"), ("get", "leases"), ("update", "leases")}

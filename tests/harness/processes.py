@@ -71,7 +71,8 @@ class Processes:
         key_file.parent.mkdir()
         if key is not None:
             key_file.write_text(key)
-        args = [f"--api-key-file={key_file}", f"--base-url={base_url}", *extra_args]
+        # No limit of requests: it would slow tests down. Who is to be limited says so.
+        args = [f"--api-key-file={key_file}", f"--base-url={base_url}", "--requests-per-minute=0", *extra_args]
         if namespace is not None:
             args.insert(0, f"--namespace={namespace}")
         process = OperatorProcess(directory, args, env or {}, key_file)

@@ -49,13 +49,15 @@ from openairun_operator.lifecycle.facts import Facts, Knowledge, Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome, retry_delay
 from openairun_operator.lifecycle.ledger import Answered, Failed
 from openairun_operator.lifecycle.observation import Call, Contents, RunObservation, RunRef, ToolResult
+from openairun_operator.lifecycle.provider import Provider
 from openairun_operator.lifecycle.run import Run, dump_record, parse
 
 START = datetime(2026, 11, 2, 8, 0, tzinfo=UTC)
 UID = "6f0e7c1e-0000-4000-8000-000000000001"
 RESPONSES: dict[str, Any] = {"input": "Say hello", "model": "gpt-5-mini"}
 ASSISTANTS: dict[str, Any] = {"assistantID": "asst_1", "threadID": "thread_1"}
-POLICY = Policy(holder="operator-1", provider="operator", address="https://api.openai.com/v1")
+POLICY = Policy(holder="operator-1")
+PROVIDER = Provider(name="operator", address="https://api.openai.com/v1")
 
 RATE_LIMITED = Failure(reason=Reason.RATE_LIMITED, message="OpenAI said 429: slow down")
 BAD_REQUEST = Failure(reason=Reason.INVALID_REQUEST, message="OpenAI said 400: no such model")
@@ -78,7 +80,7 @@ def record(**fields: Any) -> Record:
             "state": "created",
             "api": "Responses",
             "provider": "operator",
-            "address": POLICY.address,
+            "address": PROVIDER.address,
             "id": "resp_0",
             "submittedAt": START,
             "recordedAt": START,
@@ -287,7 +289,8 @@ class World:
 
     def __init__(self, spec: dict[str, Any] | None = None, **meta: Any) -> None:
         self.now = START
-        self.policy = POLICY
+        self.policy, self.provider = POLICY, PROVIDER
+        self.admitted = True
         self.body: dict[str, Any] | None = body(spec, **meta)
         self.known = Knowledge()
         self.server = Server(lambda: self.now)
@@ -372,19 +375,24 @@ class World:
     def policy_is(self, **fields: Any) -> None:
         self.policy = replace(self.policy, **fields)
 
+    def provider_is(self, **fields: Any) -> None:
+        self.provider = replace(self.provider, **fields)
+
     def advance(self, **delta: float) -> None:
         self.now += timedelta(**delta)
 
     # --- the operator
 
     def facts(self) -> Facts:
+        provider = replace(self.provider, credential=self.credential, blocked=self.blocked)
         return Facts(
             now=self.now,
             policy=self.policy,
             known=self.known,
             new_token=f"token-{next(self._tokens)}",
-            credential=self.credential,
-            blocked=self.blocked,
+            provider=provider,
+            wanted=provider,
+            admitted=self.admitted,
         )
 
     def decide(self) -> Decision:
@@ -583,7 +591,7 @@ class World:
         except CallFailedError as error:
             failure = error.failure
             if failure.reason is Reason.NOT_FOUND:
-                failure = adopting.not_found(RunRef("Responses", run_id), self.policy.address)
+                failure = adopting.not_found(RunRef("Responses", run_id), self.provider.address)
             self._failed(failure)
             return
         self._succeeded()
@@ -621,7 +629,7 @@ class World:
         known = self.known
         known.observation, known.looked_at, known.gone = answer, self.now, 0
         run = self.run
-        interval = st.interval_of(run.spec, run.record, self.policy.polling_interval)
+        interval = st.interval_of(run.spec, run.record)
         known.look_at = self.now + timedelta(seconds=polling.delay(self.now - since, interval, 0.5))
 
     def _find(self, rec: Record) -> None:

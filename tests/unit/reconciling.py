@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
+
+from openairun_operator.buckets import Bucket
 
 from openairun_operator import store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
@@ -16,6 +19,7 @@ from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.lifecycle.observation import CreateRequest, RunObservation, RunRef
+from openairun_operator.lifecycle.provider import Provider
 from openairun_operator.lifecycle.run import Run
 from openairun_operator.metrics import Metrics
 from openairun_operator.reconciler import Reconciler
@@ -144,20 +148,29 @@ class FakeWire:
             raise CallFailedError(self.fail.pop(0))
 
 
-class Wires:
-    """Always the world's own wire, unless there is no key."""
+class Providers:
+    """Always the world's own wire, unless there is no key; a test may put another provider in the world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def blocked(self) -> Failure | None:
-        return self._world.no_key
+    def wanted(self, run: Run) -> Provider:
+        return replace(self._world.provider, blocked=self._world.no_key)
 
-    def credential(self) -> str | None:
-        return "mark"
+    def of(self, run: Run, name: str) -> Provider:
+        return replace(self._world.provider, name=name, blocked=self._world.no_key)
 
-    def wire(self, api: API, *, ending: bool) -> Wire:
+    async def confirm(self, run: Run, name: str) -> bool:
+        return self._world.confirms
+
+    def wire(self, run: Run, name: str, api: API, *, ending: bool) -> Wire:
         return cast(Wire, self._world.wire)
+
+    def refused(self, run: Run, name: str, failure: Failure) -> None:
+        self._world.refused.append(failure)
+
+    def bucket(self, run: Run, name: str) -> Bucket | None:
+        return self._world.bucket
 
 
 class World:
@@ -168,14 +181,19 @@ class World:
         self.now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
         self.events: list[Event] = []
         self.no_key: Failure | None = None
+        self.provider = Provider(name="operator", address="http://openai/v1", credential="mark")
+        self.confirms = True
+        self.refused: list[Failure] = []
+        self.bucket: Bucket | None = None
         self.reconciler = Reconciler(
-            Policy(holder="me", provider="operator", address="http://openai/v1"),
+            Policy(holder="me"),
             cast(Any, self.api),
-            Wires(self),
+            Providers(self),
             cast(Any, self),
             self.metrics,
             clock=lambda: self.now,
         )
+        self.reconciler.open()
 
     def emit(self, run: Run, event: Event) -> None:
         self.events.append(event)

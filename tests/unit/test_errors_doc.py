@@ -12,12 +12,12 @@ import pytest
 from answers import answered, raised, said
 from reconciling import World
 
-from openairun_operator import reconciler, scheduler
+from openairun_operator import providers, reconciler, scheduler
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube import cluster, credentials, kopf_settings, outputs
 from openairun_operator.lifecycle import ending
-from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure, retry_delay
+from openairun_operator.lifecycle.provider import POLLING_INTERVAL, Provider
 from openairun_operator.wires import clients, errors
 from openairun_operator.wires.errors import Doing
 
@@ -35,6 +35,7 @@ MENDED_BY_A_PERSON = ENDED | STOPPED | ASKED_SOON | OUTPUT | {Reason.TTL_UNDER_G
 NEVER_AGAIN = ENDED | STOPPED | {Reason.COMPLETED, Reason.CANCELLED, Reason.OUTPUT_LOST}
 NEVER_AGAIN |= {Reason.NO_EFFECT, Reason.TTL_UNDER_GITOPS}
 IN_ITS_OWN_WAY = {Reason.NO_CREDENTIALS, Reason.MODEL_NOT_SET, Reason.PROVIDER_CHANGED, Reason.FINDING}
+IN_ITS_OWN_WAY |= {Reason.PROVIDER_NOT_FOUND, Reason.API_NOT_ALLOWED, Reason.ID_NOT_ALLOWED}
 
 
 def tables(heading: str | None = None) -> Iterator[Row]:
@@ -72,7 +73,7 @@ def test_a_person_must_act_where_the_operator_waits_for_one_and_where_it_stopped
 def again(reason: Reason) -> str:
     """How soon a call that failed so is tried again, as the page says it."""
     failure = Failure(reason=reason, message="")
-    interval = Policy(holder="", provider="", address="").polling_interval.total_seconds()
+    interval = POLLING_INTERVAL.total_seconds()
     first, last = (retry_delay(failure, failures, 0.5, interval) for failures in (1, 1000))
     return f"every {first / 60:g} min" if first == last else f"{first:g} s to {last:g} s"
 
@@ -88,14 +89,18 @@ async def test_what_is_tried_again_in_its_own_way_is_so_too() -> None:
     assert cells[Reason.NO_CREDENTIALS].startswith(
         f"when there is a key; its file is read every {credentials._LOOK:g} s"
     )
+    assert f"of an OpenAIProvider every {providers._READ:g} s" in cells[Reason.NO_CREDENTIALS]
     assert cells[Reason.MODEL_NOT_SET].startswith("when it is set")
-    settles = Policy(holder="", provider="", address="").create_settles.total_seconds()
+    assert cells[Reason.PROVIDER_NOT_FOUND].startswith("when it is there")
+    for reason in (Reason.API_NOT_ALLOWED, Reason.ID_NOT_ALLOWED):
+        assert cells[reason].startswith("when the definition")
+    settles = Provider(name="", address="").create_settles.total_seconds()
     assert cells[Reason.FINDING].startswith(f"{settles:g} s after a search that found nothing")
 
     world, pauses = World(), []
     world.reconciler.saw("ADDED", world.api.sent[0])
     await world.work()
-    world.reconciler._policy = dataclasses.replace(world.reconciler._policy, address="http://elsewhere/v1")
+    world.provider = dataclasses.replace(world.provider, address="http://elsewhere/v1")
     for _ in range(20):
         world.wire.fail = [Failure(reason=Reason.NOT_FOUND, message="no such run")]
         world.now = world.entry.known.look_at

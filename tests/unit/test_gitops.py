@@ -13,6 +13,7 @@ from test_lifecycle_conditions import COMPLETED, ENDED, NOT_AWAITED, RETRYING, R
 from openairun_operator.api import durations
 from openairun_operator.api.names import GROUP, KIND
 from openairun_operator.lifecycle.facts import Policy
+from openairun_operator.lifecycle.provider import TIMEOUT
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SCRIPT = (DEPLOY / "argocd/health.lua").read_text()
@@ -136,5 +137,4 @@ def test_flux_waits_longer_than_a_run_may_take_and_never_forces() -> None:
     spec = kustomization["spec"]
     assert spec["sourceRef"] == {"kind": source["kind"], "name": source["metadata"]["name"]}
     assert (spec["wait"], spec["prune"], spec.get("force", False)) == (True, True, False)
-    policy = Policy(holder="", provider="", address="")
-    assert durations.parse(spec["timeout"]) > policy.timeout + policy.orphan_limit
+    assert durations.parse(spec["timeout"]) > TIMEOUT + Policy(holder="").orphan_limit

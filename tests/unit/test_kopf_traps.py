@@ -207,7 +207,7 @@ async def watch_with(watched: Watched, background: dict[str, handlers.Background
     settings = Settings(holder="me")
     try:
         await assembly.keep_watching(
-            lambda flag: assembly._watch(settings, cast(Any, watched), background, flag, stop), stop
+            lambda flag: assembly._watch(settings, cast(Any, watched), cast(Any, None), background, flag, stop), stop
         )
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

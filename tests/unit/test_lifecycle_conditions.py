@@ -1,5 +1,6 @@
 """The conditions, row by row of the table that users, kstatus and Argo CD judge by."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from builders import (
     NO_ANSWER,
     NO_CREDENTIALS,
     POLICY,
+    PROVIDER,
     RATE_LIMITED,
     RESPONSES,
     START,
@@ -67,7 +69,8 @@ def shown(
             knowledge.ledger.claim("token-0")
             assert knowledge.ledger.get("token-0") == Claimed()
     object_ = body(spec, annotation=rec, generation=3, finalizers=["openairun.dev/cancel-run"])
-    facts = Facts(now=now, policy=POLICY, known=knowledge, new_token="token-1", blocked=blocked)
+    provider = replace(PROVIDER, blocked=blocked)
+    facts = Facts(now=now, policy=POLICY, known=knowledge, new_token="token-1", provider=provider, wanted=provider)
     return object_ | {"status": st.dump(decide(parse(object_), facts).status)}
 
 

@@ -190,7 +190,7 @@ def test_without_a_model_nothing_is_created() -> None:
     world.settle()
     assert (world.status.phase, world.reason()) == ("Pending", "ModelNotSet")
     assert "spec.model" in message(world)
-    world.policy_is(default_model="gpt-5-mini")
+    world.provider_is(default_model="gpt-5-mini")
     world.settle()
     assert world.status.phase == "Completed"
 
@@ -339,7 +339,7 @@ def test_over_assistants_a_create_that_two_searches_do_not_find_is_sent_again() 
     assert world.server.log.count("find") == 2
     assert len(world.server.sent) == 2
     assert world.known.missed_first is None
-    assert world.now - START > world.policy.create_settles
+    assert world.now - START > world.provider.create_settles
 
 
 def test_a_search_that_fails_proves_nothing() -> None:
@@ -500,8 +500,9 @@ def test_what_does_not_define_the_run_applies_in_place(change: dict[str, Any]) -
 def test_another_operator_with_other_defaults_replaces_nothing() -> None:
     world = running()
     world.restart()
-    world.policy_is(timeout=timedelta(seconds=1), polling_interval=timedelta(minutes=1), holder="operator-2")
-    world.policy_is(default_model="gpt-6", provider="another")
+    world.policy_is(holder="operator-2")
+    world.provider_is(timeout=timedelta(seconds=1), polling_interval=timedelta(minutes=1))
+    world.provider_is(default_model="gpt-6", name="another")
     world.server.takes = timedelta(seconds=20)
     world.settle()
     assert (world.status.phase, len(world.server.sent)) == ("Completed", 1)
@@ -682,7 +683,7 @@ def test_under_another_key_or_address_a_run_is_not_lost_before_its_deadline(move
     if moved == "key":
         world.credential = "key-2"
     else:
-        world.policy_is(address="https://elsewhere.example/v1")
+        world.provider_is(address="https://elsewhere.example/v1")
     world.server.runs.clear()
     world.until(lambda w: w.reason() == "ProviderChanged")
     synced = world.status.condition("Synced")
@@ -698,7 +699,7 @@ def test_under_another_key_or_address_a_run_is_not_lost_before_its_deadline(move
 
 def test_a_failing_server_at_another_address_is_not_hammered() -> None:
     world = running()
-    world.policy_is(address="https://elsewhere.example/v1")
+    world.provider_is(address="https://elsewhere.example/v1")
     world.server.runs.clear()
     world.until(lambda w: w.reason() == "ProviderChanged")
     world.server.down = RATE_LIMITED

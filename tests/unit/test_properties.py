@@ -162,7 +162,7 @@ class Life(World):
         super().__init__(spec)
         self.plan = plan
         self.crashes = list(plan.crashes)
-        self.policy_is(default_model="gpt-default" if plan.default_model else None)
+        self.provider_is(default_model="gpt-default" if plan.default_model else None)
         server = self.server
         server.takes = None if plan.takes is None else timedelta(seconds=plan.takes)
         server.cancel_takes = None if plan.cancel_takes is None else timedelta(seconds=plan.cancel_takes)

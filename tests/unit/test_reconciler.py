@@ -517,7 +517,7 @@ async def test_a_new_key_is_tried_at_once(world: World) -> None:
     assert pause is not None
     assert pause > 200
     assert world.status["conditions"][0]["reason"] == "InvalidCredentials"
-    world.reconciler.credentials_changed()
+    world.reconciler.provider_changed(None)
     await world.work()
     assert world.status["runID"] == "resp_1"
 

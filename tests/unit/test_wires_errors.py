@@ -30,7 +30,7 @@ def test_what_to_do_stands_behind_a_sentence_that_ends_once(end: str) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code", "what_to_do"),
-    [(400, None, ""), (401, None, "Give the operator a valid key"), (429, "insufficient_quota", "Add credit")],
+    [(400, None, ""), (401, None, "Give the provider a valid key"), (429, "insufficient_quota", "Add credit")],
 )
 def test_a_long_message_takes_the_room_of_neither_the_request_id_nor_what_to_do(
     status: int, code: str | None, what_to_do: str

@@ -17,7 +17,9 @@ class Reason(StrEnum):
     BUSY = "Busy"
     SUBMITTING = "SubmittingToolOutputs"
     SUSPENDED = "Suspended"
+    CONCURRENCY_LIMIT = "ConcurrencyLimit"
     IN_SYNC = "InSync"
+    AVAILABLE = "Available"
 
     # How it ended
     COMPLETED = "Completed"
@@ -42,6 +44,9 @@ class Reason(StrEnum):
     MODEL_NOT_ACCESSIBLE = "ModelNotAccessible"
     TOOL_OUTPUTS_REFUSED = "ToolOutputsRefused"
     RUN_NOT_FOUND = "RunNotFound"
+    PROVIDER_NOT_FOUND = "ProviderNotFound"
+    API_NOT_ALLOWED = "APINotAllowed"
+    ID_NOT_ALLOWED = "IDNotAllowed"
     CREATE_OUTCOME_UNKNOWN = "CreateOutcomeUnknown"
 
     # Passing trouble, retried

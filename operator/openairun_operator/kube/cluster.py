@@ -3,7 +3,7 @@
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -14,7 +14,15 @@ import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.config import kube_config
 
-from openairun_operator.api.names import API_VERSION, FINALIZER, KIND, PLURAL, RECORD_ANNOTATION
+from openairun_operator.api.names import (
+    API_VERSION,
+    FINALIZER,
+    KIND,
+    PLURAL,
+    PROVIDER_KIND,
+    PROVIDER_PLURAL,
+    RECORD_ANNOTATION,
+)
 from openairun_operator.kube import patches
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run
@@ -23,6 +31,7 @@ Body = dict[str, Any]
 Kind = Literal["ConfigMap", "Secret"]
 
 _TIMEOUT: Final = 15.0
+_PAGE: Final = 500
 _SOON: Final = 4.0
 """For a Lease: an answer that comes later is of no use."""
 _RESOURCES: Final = f"/apis/{API_VERSION}"
@@ -149,15 +158,27 @@ class Cluster:
         """Close all connections."""
         await self._api.close()
 
-    async def serves_runs(self) -> bool:
-        """Whether the CRD is installed."""
+    async def serves_crds(self) -> bool:
+        """Whether the CRDs are installed."""
         try:
-            found = await self._exchange("GET", "look for the CRD", _RESOURCES)
+            found = await self._exchange("GET", "look for the CRDs", _RESOURCES)
         except ClusterError as error:
             if error.status == 404:
                 return False
             raise
-        return any(resource["name"] == PLURAL for resource in found["resources"])
+        return {PLURAL, PROVIDER_PLURAL} <= {resource["name"] for resource in found["resources"]}
+
+    async def every(self, plural: str, namespaces: Iterable[str]) -> AsyncIterator[Body]:
+        """All objects of a kind of ours, of all namespaces if none is named. Raises ClusterError."""
+        for path in [_path(_RESOURCES, namespace, plural) for namespace in namespaces] or [f"{_RESOURCES}/{plural}"]:
+            more = ""
+            while True:
+                page = await self._exchange("GET", f"list {plural}", f"{path}?limit={_PAGE}{more}")
+                for item in page["items"]:
+                    yield item
+                if not (token := page["metadata"].get("continue")):
+                    break
+                more = f"&continue={quote(token, safe='')}"
 
     async def hold(self, run: Run, body: Body, record: str) -> Body:
         """Write the record and the finalizer, if the object is still `body`. Raises ConflictError if it is not."""
@@ -252,6 +273,20 @@ class Cluster:
     async def read(self, kind: Kind, namespace: str, name: str) -> Body:
         """A ConfigMap or Secret as it is now. Raises GoneError if there is none."""
         return await self._exchange("GET", f"read {kind} {name}", _path(_CORE, namespace, f"{kind.lower()}s", name))
+
+    async def read_provider(self, namespace: str, name: str) -> Body:
+        """An OpenAIProvider as it is now. Raises GoneError if there is none."""
+        path = _path(_RESOURCES, namespace, PROVIDER_PLURAL, name)
+        return await self._exchange("GET", f"read {PROVIDER_KIND} {name}", path)
+
+    async def write_provider_status(self, body: Mapping[str, Any], difference: Mapping[str, Any]) -> Body:
+        """Merge `difference` into the status of the OpenAIProvider `body`. Raises GoneError if it is another object."""
+        meta = body["metadata"]
+        what = f"write the status of {PROVIDER_KIND} {meta['name']}"
+        same = {"op": "test", "path": "/metadata/uid", "value": meta["uid"]}
+        path = f"{_path(_RESOURCES, meta['namespace'], PROVIDER_PLURAL, meta['name'])}/status"
+        operations = [same, *patches.of_status(body.get("status") or {}, difference)]
+        return await self._exchange("PATCH", what, path, operations, _JSON)
 
     async def create_config_map(self, body: Body) -> Body:
         """Create it. Raises ConflictError if there is one of its name."""

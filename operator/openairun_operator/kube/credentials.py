@@ -14,6 +14,11 @@ _LOOK: Final = 2.0
 """Seconds between two looks at the file. The kubelet itself takes about a minute to update it."""
 
 
+def mark(key: str) -> str:
+    """A mark by which another key is noticed; it does not tell the key."""
+    return hmac.new(key.encode(errors="surrogateescape"), b"openairun.dev/credential", hashlib.sha256).hexdigest()[:8]
+
+
 class OperatorKey:
     """The key as it is now. White space around it is dropped: most editors add a newline."""
 
@@ -62,11 +67,7 @@ class OperatorKey:
     @property
     def mark(self) -> str | None:
         """A mark by which another key is noticed; it does not tell the key."""
-        if self.current is None:
-            return None
-        return hmac.new(
-            self.current.encode(errors="surrogateescape"), b"openairun.dev/credential", hashlib.sha256
-        ).hexdigest()[:8]
+        return None if self.current is None else mark(self.current)
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Look at the file again and again; call `changed` when the key is another. Until cancelled."""

@@ -129,3 +129,5 @@ class Decision:
     action: Action
     ending: bool = False
     """Whether a run is being ended: the orphan limit counts from the first decision that says so."""
+    queued: bool = False
+    """Whether it waits for room on its provider."""

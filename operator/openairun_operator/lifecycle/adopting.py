@@ -13,6 +13,7 @@ from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure
 from openairun_operator.lifecycle.observation import RunRef
 from openairun_operator.lifecycle.phase import PENDING
+from openairun_operator.lifecycle.provider import refusal
 from openairun_operator.lifecycle.run import Run
 
 
@@ -22,7 +23,7 @@ def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) ->
     if known.found and known.found.id == run_id:
         record = created(unknown or new_record(run, facts), known.found, now)
         return Decision(run.status, Note(record.model_copy(update={"adopted": True}), hold=True))
-    obstacle = facts.obstacle
+    obstacle = refusal(run, facts.wanted) or facts.obstacle(facts.wanted)
     if obstacle is None:
         return Decision(run.status, Adopt(RunRef(run.api, run_id, run.spec.threadID if run.spec else None)))
     if obstacle.reason is Reason.RUN_NOT_FOUND and unknown is None and run.spec and run.spec.cancel:

@@ -13,7 +13,7 @@ from openairun_operator.lifecycle.run import Run
 
 def new_record(run: Run, facts: Facts, state: RecordState = "claimed") -> Record:
     """The record of another attempt."""
-    policy, last = facts.policy, run.record
+    provider, last = facts.wanted, run.record
     # The later attempt is the one that counts, whatever the clock of the one before said.
     submitted = max(facts.now, last.submittedAt + timedelta(microseconds=1)) if last else facts.now
     again = run.create_again if run.create_again is not None else last and last.createAgain
@@ -22,29 +22,24 @@ def new_record(run: Run, facts: Facts, state: RecordState = "claimed") -> Record
         uid=run.uid,
         digest=run.digest,
         token=facts.new_token,
-        holder=policy.holder,
+        holder=facts.policy.holder,
         state=state,
         api=run.api,
-        provider=policy.provider,
-        address=policy.address,
-        credential=facts.credential,
+        provider=provider.name,
+        address=provider.address,
+        credential=provider.credential,
         thread=run.spec.threadID if run.spec else None,
         submittedAt=submitted,
-        timeout=durations.show(policy.timeout),
-        pollingInterval=durations.show(policy.polling_interval),
+        timeout=durations.show(provider.timeout),
+        pollingInterval=durations.show(provider.polling_interval),
         createAgain=again,
     )
 
 
 def shown(run: Run, record: Record, facts: Facts) -> OpenAIRunStatus:
     """The status as far as it speaks of `record`'s attempt."""
-    policy = facts.policy
-    return st.identify(
-        st.for_attempt(run.status, record),
-        record,
-        st.timeout_of(run.spec, record, policy.timeout),
-        st.interval_of(run.spec, record, policy.polling_interval),
-    )
+    status = st.for_attempt(run.status, record)
+    return st.identify(status, record, st.timeout_of(run.spec, record), st.interval_of(run.spec, record))
 
 
 def created(record: Record, observation: RunObservation, now: datetime) -> Record:

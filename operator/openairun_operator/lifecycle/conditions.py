@@ -136,7 +136,7 @@ def conditions(
     """The list that says `verdict`, with `extras` behind. lastTransitionTime moves only where the status does."""
 
     def make(type_: str, status: Tri, reason: Reason = verdict.reason, message: str = "") -> Condition:
-        return _condition(before, type_, status, reason, message, generation, now)
+        return condition(before, type_, status, reason, message, generation, now)
 
     def truth(value: bool) -> Tri:
         return "True" if value else "False"
@@ -166,11 +166,11 @@ BESIDE: Final = ("OutputStored", "Advisory")
 def beside(extras: Sequence[Extra], before: Sequence[Condition], generation: int, now: datetime) -> list[Condition]:
     """The conditions that stand beside the verdict."""
     return [
-        _condition(before, extra.type, extra.status, extra.reason, extra.message, generation, now) for extra in extras
+        condition(before, extra.type, extra.status, extra.reason, extra.message, generation, now) for extra in extras
     ]
 
 
-def _condition(
+def condition(
     before: Sequence[Condition], type_: str, status: Tri, reason: Reason, message: str, generation: int, now: datetime
 ) -> Condition:
     last = next((condition for condition in before if condition.type == type_), None)

@@ -1,7 +1,7 @@
 """From a definition to a run: claim, send once, and know what came of it."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from openairun_operator.api.names import RECORD_ANNOTATION
@@ -17,6 +17,7 @@ from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure, Outcome
 from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
 from openairun_operator.lifecycle.phase import FAILED, PENDING
+from openairun_operator.lifecycle.provider import Provider, refusal
 from openairun_operator.lifecycle.run import Run
 
 _SEEN: Final = 300
@@ -41,23 +42,36 @@ def start(run: Run, facts: Facts, *, pauses: bool = True) -> Decision:
         return withholding.cancel(run, facts)
     if run.spec and run.spec.suspend:
         return withholding.suspend(run, facts)
-    obstacle = facts.blocked or _no_model(run, facts)
+    provider = facts.wanted
+    obstacle = refusal(run, provider) or provider.blocked or _no_model(run, provider)
     if obstacle is None and pauses and known.pausing(now):
         obstacle = known.failure
+    if obstacle is None and provider.patience:
+        obstacle = provider.patience
+    if obstacle is None and not facts.admitted:
+        words = f"{provider.said} lets {provider.most_runs} runs go at once: waiting for one of them to end"
+        verdict = waiting(Reason.CONCURRENCY_LIMIT, words[:1].upper() + words[1:])
+        return Decision(_say_pending(run, verdict, now), Wait(), queued=True)
     if obstacle is None and unread(run, facts):
         return Decision(run.status, Fetch())
     if obstacle is None:
         record = new_record(run, facts)
         return Decision(run.status, Claim(record, record.token))
     until = known.retry_at if known.pausing(now) else None
+    if obstacle is provider.patience:
+        until = now + timedelta(seconds=obstacle.retry_after or 0.0)
     return Decision(held_up(run, obstacle, now), Wait(until))
 
 
 def held_up(run: Run, failure: Failure, now: datetime) -> OpenAIRunStatus:
     """What to show while nothing is claimed because of `failure`."""
+    return _say_pending(run, not_created(failure), now)
+
+
+def _say_pending(run: Run, verdict: Verdict, now: datetime) -> OpenAIRunStatus:
     # A run that is to be replaced is still shown until the next one is claimed.
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
-    return st.say(run.status, run, not_created(failure), now, **fields)
+    return st.say(run.status, run, verdict, now, **fields)
 
 
 def references(run: Run) -> bool:
@@ -82,20 +96,18 @@ def start_beside_unknown(run: Run, record: Record, facts: Facts) -> Decision:
     return start(replace(run, status=shown(run, record, facts)), facts, pauses=False)
 
 
-def _no_model(run: Run, facts: Facts) -> Failure | None:
-    if run.api == "Assistants" or (run.spec and run.spec.model) or facts.policy.default_model:
+def _no_model(run: Run, provider: Provider) -> Failure | None:
+    if run.api == "Assistants" or (run.spec and run.spec.model) or provider.default_model:
         return None
-    return Failure(
-        reason=Reason.MODEL_NOT_SET,
-        message="spec.model is not set, and this operator has no default: write spec.model, such as gpt-5-mini",
-    )
+    message = f"spec.model is not set, and {provider.said} has no default: write spec.model, such as gpt-5-mini"
+    return Failure(reason=Reason.MODEL_NOT_SET, message=message)
 
 
 def not_created(failure: Failure) -> Verdict:
     """What to say while there is no run because of `failure`."""
     if failure.reason in NEEDS_PERSON:
         return stalled(failure.reason, failure.message)
-    if failure.reason is Reason.BUSY:
+    if failure.reason in (Reason.BUSY, Reason.CREATING):
         return waiting(failure.reason, failure.message)
     return retrying(failure.reason, failure.message)
 
@@ -111,7 +123,7 @@ def claimed(run: Run, record: Record, facts: Facts) -> Decision:
     now, known = facts.now, facts.known
     match known.ledger.get(record.token):
         case Claimed():
-            if withholding.withheld(run):
+            if withholding.withheld(run) or ending.provider_changed(record, facts):
                 return release(run, record, facts)
             if not (run.record_annotated and run.has_finalizer):
                 return Decision(run.status, Note(record, hold=True))

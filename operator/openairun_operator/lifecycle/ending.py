@@ -34,9 +34,10 @@ def seen(record: Record, known: Knowledge) -> RunObservation | None:
 
 def provider_changed(record: Record, facts: Facts) -> str | None:
     """What of the operator's address and key is another than when the run was created: a 404 then says little."""
-    if record.address != facts.policy.address:
-        return f"address changed from {record.address} to {facts.policy.address}"
-    if None not in (record.credential, facts.credential) and record.credential != facts.credential:
+    provider = facts.provider
+    if record.address != provider.address:
+        return f"address changed from {record.address} to {provider.address}"
+    if None not in (record.credential, provider.credential) and record.credential != provider.credential:
         return "key changed"
     return None
 
@@ -82,7 +83,7 @@ def find(record: Record, facts: Facts) -> Action | Over:
         return Wait(known.retry_at)
     if known.missed_first is None or known.missed_last is None:
         return Find(record)
-    settled = known.missed_first + facts.policy.create_settles
+    settled = known.missed_first + facts.provider.create_settles
     if known.missed_last >= settled:
         return Over()
     return Find(record) if now >= settled else Wait(settled)

@@ -9,24 +9,18 @@ from openairun_operator.lifecycle.actions import Decision, Observe, Wait
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.ledger import Ledger
 from openairun_operator.lifecycle.observation import Contents, RunObservation
+from openairun_operator.lifecycle.provider import Provider
 
 _FRESH: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How this operator treats runs."""
+    """How this operator treats runs, whatever their provider."""
 
     holder: str
-    provider: str
-    address: str
-    default_model: str | None = None
-    timeout: timedelta = timedelta(minutes=10)
-    polling_interval: timedelta = timedelta(seconds=5)
     orphan_limit: timedelta = timedelta(minutes=2)
     """How long deletion, replacement and the deadline wait for a cancel to be confirmed."""
-    create_settles: timedelta = timedelta(seconds=35)
-    """How long after a create was sent it may still take effect: a search that finds nothing before is not final."""
     searchable: frozenset[API] = frozenset({"Assistants"})
 
 
@@ -132,12 +126,13 @@ class Facts:
     policy: Policy
     known: Knowledge
     new_token: str
-    credential: str | None = None
-    """A mark of the key in use."""
-    blocked: Failure | None = None
-    """Why no call can be made at all, such as no credentials."""
+    provider: Provider
+    """Whose run it is; while there is none, the one that is asked for."""
+    wanted: Provider
+    """Whose the next run will be."""
+    admitted: bool = True
+    """Whether another run may go on the wanted provider."""
 
-    @property
-    def obstacle(self) -> Failure | None:
-        """Why no call can be made now: at all, or because the last one failed and it is too soon for another."""
-        return self.blocked or (self.known.failure if self.known.pausing(self.now) else None)
+    def obstacle(self, provider: Provider) -> Failure | None:
+        """Why `provider` cannot be called now: not at all, or it is too soon after the last failure."""
+        return provider.blocked or (self.known.failure if self.known.pausing(self.now) else None)

@@ -50,6 +50,9 @@ NEEDS_PERSON: Final = frozenset(
         Reason.MODEL_NOT_ACCESSIBLE,
         Reason.RUN_NOT_FOUND,
         Reason.REFERENCE_FORBIDDEN,
+        Reason.PROVIDER_NOT_FOUND,
+        Reason.API_NOT_ALLOWED,
+        Reason.ID_NOT_ALLOWED,
     }
 )
 """Reasons that pass only when somebody does something. Looked at again every `PERSON_RETRY` seconds."""

@@ -31,7 +31,7 @@ def follow(run: Run, record: Record, facts: Facts) -> Decision:
     status = update(status, record, facts)
     if status.phase in phase.TERMINAL:
         return _ended(run, record, status, facts)
-    deadline = polling.deadline(record.recordedAt, st.timeout_of(run.spec, record, facts.policy.timeout))
+    deadline = polling.deadline(record.recordedAt, st.timeout_of(run.spec, record))
     if facts.known.gone >= ending.CONFIRMATIONS:
         return _gone(run, record, status, deadline, facts)
     if run.spec and run.spec.cancel:
@@ -124,7 +124,7 @@ def _name(status: OpenAIRunStatus) -> str:
 
 def _look(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime | None, facts: Facts) -> Decision:
     known, now = facts.known, facts.now
-    failure = facts.blocked or known.failure
+    failure = facts.provider.blocked or known.failure
     if (status.phase in (None, phase.PENDING) or known.looked_at is None) and failure is None:
         said = run.status  # nothing to say before the first look; what was said before a restart stands until then
     elif failure and (failure.reason in NEEDS_PERSON or known.failures > _QUIET_FAILURES):

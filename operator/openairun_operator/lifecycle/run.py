@@ -36,6 +36,8 @@ class Run:
     name: str
     uid: str
     generation: int
+    created: str
+    """When the object was created: RFC 3339, in seconds."""
     deleted_at: datetime | None
     has_finalizer: bool
     spec: OpenAIRunSpec | None
@@ -151,6 +153,7 @@ def parse(body: Mapping[str, Any]) -> Run:
         name=meta["name"],
         uid=meta["uid"],
         generation=meta.get("generation", 1),
+        created=meta.get("creationTimestamp", ""),
         deleted_at=_time(meta.get("deletionTimestamp")),
         has_finalizer=FINALIZER in (meta.get("finalizers") or ()),
         spec=spec,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openairun_operator.api import durations
+from openairun_operator.api.base import Model
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.spec import OpenAIRunSpec
@@ -31,6 +32,7 @@ from openairun_operator.api.status import (
 from openairun_operator.lifecycle import advice, phase, text, turns
 from openairun_operator.lifecycle.conditions import BESIDE, Extra, Verdict, beside, conditions, ended, going, succeeded
 from openairun_operator.lifecycle.observation import RunObservation, SeenStep
+from openairun_operator.lifecycle.provider import POLLING_INTERVAL, TIMEOUT
 from openairun_operator.lifecycle.run import Run
 
 
@@ -113,17 +115,17 @@ def for_attempt(status: OpenAIRunStatus, record: Record) -> OpenAIRunStatus:
     return status
 
 
-def timeout_of(spec: OpenAIRunSpec | None, record: Record | None, default: timedelta) -> timedelta:
-    """How long the run may take: as the spec says now, else as the operator's default was at its creation."""
+def timeout_of(spec: OpenAIRunSpec | None, record: Record | None) -> timedelta:
+    """How long the run may take: as the spec says now, else as its provider's default was at its creation."""
     if spec and spec.limit:
         return spec.limit
-    return durations.parse(record.timeout) if record and record.timeout else default
+    return durations.parse(record.timeout) if record and record.timeout else TIMEOUT
 
 
-def interval_of(spec: OpenAIRunSpec | None, record: Record | None, default: timedelta) -> timedelta:
+def interval_of(spec: OpenAIRunSpec | None, record: Record | None) -> timedelta:
     """How long between two looks, likewise."""
     text_ = (spec.pollingInterval if spec else None) or (record.pollingInterval if record else None)
-    return durations.parse(text_) if text_ else default
+    return durations.parse(text_) if text_ else POLLING_INTERVAL
 
 
 def say(
@@ -328,9 +330,9 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return patch
 
 
-def dump(status: OpenAIRunStatus) -> dict[str, Any]:
+def dump(status: Model) -> dict[str, Any]:
     """The status as JSON: times in RFC 3339, absent where unknown."""
     out = status.model_dump(mode="json", exclude_none=True)
-    if not out["conditions"]:
-        del out["conditions"]  # else an object that nothing is to be said of yet would be written to
+    if not out.get("conditions"):
+        out.pop("conditions", None)  # else an object that nothing is to be said of yet would be written to
     return out

@@ -68,7 +68,7 @@ def store(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Ac
         return None
     answer = _whole(record, status, facts)
     if answer is None:
-        pausing = facts.blocked or known.pausing(facts.now) or (known.look_at and facts.now < known.look_at)
+        pausing = facts.provider.blocked or known.pausing(facts.now) or (known.look_at and facts.now < known.look_at)
         return None if pausing else Observe(record)
     assert run.spec is not None
     written, left_out = data(run, answer)
@@ -118,7 +118,7 @@ def condition(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -
         where = f"{turns.named(record)} is no longer known at {record.address}"
         words = f"Run {where}: status.output holds the answer's beginning"
         return Extra("OutputStored", "False", Reason.OUTPUT_LOST, words)
-    failure: Failure | None = facts.known.store_failure or facts.known.failure or facts.blocked
+    failure: Failure | None = facts.known.store_failure or facts.known.failure or facts.provider.blocked
     if failure is None:
         before = status.condition("OutputStored")  # what was said before a restart stands until it is known better
         return Extra("OutputStored", "False", Reason(before.reason), before.message) if before else None

@@ -96,7 +96,7 @@ def step(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime |
     if not all(call.id in given and fits(call, given[call.id]) for call in seen.calls):
         return None
     due = not seen.at_rest and known.look_at is not None and facts.now >= known.look_at
-    if due and not known.pausing(facts.now) and facts.blocked is None:
+    if due and not known.pausing(facts.now) and facts.provider.blocked is None:
         return Decision(run.status, Observe(record))  # it may end meanwhile
     ids, mark = [call.id for call in seen.calls], digest(run, seen.calls)
     last = record.turn
@@ -106,7 +106,7 @@ def step(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime |
         if before and before.reason == Reason.TOOL_OUTPUTS_REFUSED:
             message = before.message  # it bears OpenAI's own words
         return _wait(run, status, _refused(message, run), deadline, facts)
-    if obstacle := facts.obstacle:
+    if obstacle := facts.obstacle(facts.provider):
         return _wait(run, status, held_up(run, obstacle), deadline, facts, facts.known.retry_at)
     if _unread(run, seen.calls, facts):
         return Decision(run.status, Fetch(results=True))
@@ -209,7 +209,7 @@ def _look_whether_taken(run: Run, record: Record, turn: Turn, facts: Facts) -> D
         return Decision(run.status, Note(turns.became(record, "taken")))
     if known.untaken_first is None or known.untaken_last is None:
         return None
-    if known.untaken_last >= known.untaken_first + facts.policy.create_settles:
+    if known.untaken_last >= known.untaken_first + facts.provider.create_settles:
         return Decision(run.status, Note(turns.became(record, "released")))
     return None
 

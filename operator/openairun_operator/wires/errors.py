@@ -44,11 +44,11 @@ _MAX_END: Final = 300
 ASSISTANTS_NOT_SERVED: Final = (
     "{address} answered {status}: it does not serve the Assistants API, which OpenAI ended on 2026-08-26, or does"
     " not know this thread. At OpenAI, replace assistantID and threadID by input, model and instructions; else point"
-    " the operator's --base-url to a server that still serves the Assistants API, and check threadID"
+    " the provider to a server that still serves the Assistants API, and check threadID"
 )
 RESPONSES_NOT_SERVED: Final = (
-    "{address} answered {status}: it does not serve the Responses API. Check the operator's --base-url (for OpenAI it"
-    " ends in /v1)"
+    "{address} answered {status}: it does not serve the Responses API. Check the provider's address (for OpenAI it ends"
+    " in /v1)"
 )
 
 
@@ -186,7 +186,7 @@ def _of_status(
         words = template.format(address=address, status=status) + (f". It said: {said}" if body else "")
     advice = {
         Reason.INVALID_REQUEST: "Change spec.toolOutputs" if doing == "submit" else "Change the definition",
-        Reason.INVALID_CREDENTIALS: "Give the operator a valid key",
+        Reason.INVALID_CREDENTIALS: "Give the provider a valid key",
         Reason.PERMISSION_DENIED: "Give the key's project the right to do this",
         Reason.QUOTA_EXCEEDED: "Add credit, or raise the project's limit",
         Reason.MODEL_NOT_ACCESSIBLE: "Name another model, or give the key's project access to it",

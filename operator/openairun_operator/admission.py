@@ -1,0 +1,102 @@
+"""Who may ask a provider, and when: how many of its runs go at once, its rate of requests, and its calls at once."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from openairun_operator.acting import Providers
+from openairun_operator.lifecycle.actions import Action, Adopt, Cancel, Claim, Create, Decision, Find, Observe, Submit
+from openairun_operator.lifecycle.facts import Facts
+from openairun_operator.lifecycle.provider import OWN
+from openairun_operator.lifecycle.queueing import goes, waits
+from openairun_operator.lifecycle.run import Run
+from openairun_operator.slots import Slots
+from openairun_operator.store import Entry
+
+_GLANCE: Final = 5.0
+"""Seconds until a run that is being ended is decided upon again: the orphan limit may come first."""
+_CALLS: Final = 32
+"""Calls at once to an OpenAIProvider: a server that hangs must not keep all workers from the others."""
+_FULL: Final = 1.0
+
+
+def lane(run: Run, provider: str) -> str:
+    """The provider, among all: OpenAIProviders of one name in two namespaces are two."""
+    return provider if provider == OWN else f"{run.namespace}/{provider}"
+
+
+class Admission:
+    """Slots, rates and calls of all providers. `wake` is called with a uid that waited for room and has some now."""
+
+    def __init__(self, providers: Providers, wake: Callable[[str], None]) -> None:
+        self._providers = providers
+        self._slots = Slots(wake)
+        self._calls: Counter[str] = Counter()
+        self.open = self._slots.open
+        self.admitted = self._slots.admitted
+        self.leaves = self._slots.leaves
+
+    def note(self, run: Run, decision: Decision, facts: Facts) -> None:
+        """Note whether the run takes room on its provider, or waits for some."""
+        if run.record and goes(run, facts.now):
+            self._slots.holds(run.uid, lane(run, run.record.provider), run.namespace)
+        elif waits(decision):
+            its = lane(run, facts.wanted.name)
+            self._slots.limit(its, facts.wanted.most_runs)
+            self._slots.waits(run.uid, its, run.namespace, run.created)
+        else:
+            self._slots.leaves(run.uid)
+
+    def counts(self, its: str) -> tuple[int, int]:
+        """How many runs go in a lane, and how many wait for room there."""
+        return self._slots.counts(its)
+
+    def in_flight(self, run: Run, provider: str) -> int:
+        """How many runs go beside this one, itself included."""
+        return self._slots.counts(lane(run, provider))[0]
+
+    def pause(self, entry: Entry, action: Action, facts: Facts) -> float:
+        """Seconds until the provider may be asked for this. A place in its line is taken once, and kept until then."""
+        match action:
+            case Adopt():
+                name = facts.wanted.name
+            case Claim(record) | Observe(record) | Find(record) | Cancel(record):  # what is claimed is sent at once
+                name = record.provider
+            case _:
+                return 0.0
+        if name != OWN and self._calls[lane(entry.run, name)] >= _CALLS:
+            return _FULL
+        bucket = self._providers.bucket(entry.run, name)
+        if bucket is None:
+            return 0.0
+        if entry.ending:  # it saves money, and its time is short
+            if held := bucket.held():
+                return min(held, _GLANCE)
+            bucket.spend()
+            return 0.0
+        if entry.place is None:
+            entry.place = bucket.take()
+        if wait := bucket.due(entry.place):
+            return wait
+        entry.place = None
+        return 0.0
+
+    @contextlib.contextmanager
+    def calling(self, run: Run, action: Action, facts: Facts) -> Iterator[None]:
+        """While the action is done."""
+        match action:
+            case Adopt():
+                its = lane(run, facts.wanted.name)
+            case Create(record) | Submit(record) | Observe(record) | Find(record) | Cancel(record):
+                its = lane(run, record.provider)
+            case _:
+                yield
+                return
+        self._calls[its] += 1
+        try:
+            yield
+        finally:
+            self._calls[its] -= 1
+            if not self._calls[its]:
+                del self._calls[its]

@@ -1,0 +1,123 @@
+"""Checks each OpenAIProvider's key and address, and writes what came of it into its status."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from openairun_operator.api.provider import OpenAIProviderStatus
+from openairun_operator.api.record import API
+from openairun_operator.kube.cluster import Cluster, ClusterError
+from openairun_operator.lifecycle import provider_status
+from openairun_operator.lifecycle import status as st
+from openairun_operator.lifecycle.failure import Failure
+from openairun_operator.providers import Known, Providers, address
+from openairun_operator.wires.clients import Clients
+from openairun_operator.wires.probe import probe
+
+logger = logging.getLogger(__name__)
+
+_TICK: Final = 1.0
+_GOOD_FOR: Final = 600.0
+"""Seconds for which a check that went well counts."""
+_TRY_AGAIN: Final = 30.0
+_COUNTS: Final = 10.0
+"""Seconds between two writes that say no more than how many runs there are."""
+_AT_ONCE: Final = 4
+
+Counts = Callable[[str, str], tuple[int, int]]
+"""How many runs go on the provider of this namespace and name, and how many wait."""
+
+
+@dataclass(slots=True)
+class _Check:
+    """The last check of a provider, and for what it was made."""
+
+    of: tuple[Any, ...]
+    apis: tuple[API, ...]
+    failure: Failure | None
+    at: float
+    written: float = float("-inf")
+
+    def due(self) -> float:
+        return self.at + (_TRY_AGAIN if self.failure else _GOOD_FOR)
+
+
+class Checker:
+    """Checks providers in the background. `may_act`: whether this process may write."""
+
+    def __init__(
+        self,
+        providers: Providers,
+        cluster: Cluster,
+        clients: Clients,
+        counts: Counts,
+        may_act: Callable[[], bool],
+    ) -> None:
+        self._providers = providers
+        self._cluster = cluster
+        self._clients = clients
+        self._counts = counts
+        self._may_act = may_act
+        self._checks: dict[str, _Check] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        some = asyncio.Semaphore(_AT_ONCE)
+
+        async def check(known: Known) -> None:
+            async with some:
+                await self._check(known)
+
+        while True:
+            if self._may_act():
+                every = [known for known in self._providers if known.read is not None]
+                await asyncio.gather(*(check(known) for known in every))
+                there = {known.body["metadata"]["uid"] for known in every}
+                self._checks = {uid: made for uid, made in self._checks.items() if uid in there}
+            await asyncio.sleep(_TICK)
+
+    async def _check(self, known: Known) -> None:
+        uid, now = known.body["metadata"]["uid"], asyncio.get_running_loop().time()
+        # The generation stands for the spec.
+        of = (known.body["metadata"].get("generation"), known.credentials, known.trouble)
+        check = self._checks.get(uid)
+        if check is None or check.of != of or check.due() <= now:
+            apis: tuple[API, ...] = ()
+            failure = known.trouble
+            if failure is None and known.credentials is not None:
+                result = await probe(self._clients, known.credentials)
+                apis, failure = tuple(sorted(result.apis, reverse=True)), result.failure
+            written = check.written if check and check.of == of else float("-inf")
+            check = self._checks[uid] = _Check(of, apis, failure, now, written)
+        try:
+            await self._show(known, check, now)
+        except ClusterError as error:
+            logger.warning("OpenAIProvider %s/%s: %s", *known.place, error)
+
+    async def _show(self, known: Known, check: _Check, now: float) -> None:
+        """Write the status if it says anything new."""
+        raw = known.body.get("status") or {}
+        try:
+            before = OpenAIProviderStatus.model_validate(raw)
+        except ValidationError:
+            before = OpenAIProviderStatus()
+        said = provider_status.status(
+            known.spec,
+            address(known.spec) if known.spec else "",
+            check.apis,
+            check.failure,
+            self._counts(*known.place),
+            before,
+            known.body["metadata"].get("generation", 1),
+            datetime.now(UTC).replace(microsecond=0),
+        )
+        difference = st.difference(raw, st.dump(said))
+        if not difference or (difference.keys() <= {"runsInFlight", "runsWaiting"} and now < check.written + _COUNTS):
+            return
+        known.body = await self._cluster.write_provider_status(known.body, difference)
+        check.written = now

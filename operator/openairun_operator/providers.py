@@ -1,0 +1,392 @@
+"""Providers as they are now, each OpenAIProvider with its key, and the operator's own: who is asked for, and a wire.
+
+A Secret is read by its name, again and again, since the operator may not watch Secrets; a key that was refused is read
+again at once.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from openairun_operator.api import durations
+from openairun_operator.api.names import DEFAULT_PROVIDER
+from openairun_operator.api.provider import OpenAIProviderSpec
+from openairun_operator.api.reasons import Reason
+from openairun_operator.api.record import API
+from openairun_operator.buckets import Bucket, Buckets
+from openairun_operator.config import DEFAULT_BASE_URL, Settings
+from openairun_operator.kube import references
+from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError
+from openairun_operator.kube.credentials import OperatorKey, mark
+from openairun_operator.lifecycle import provider as naming
+from openairun_operator.lifecycle.failure import CallFailedError, Failure
+from openairun_operator.lifecycle.provider import OWN, Provider
+from openairun_operator.lifecycle.run import Run
+from openairun_operator.wires.build import wire
+from openairun_operator.wires.clients import Clients, Credentials
+from openairun_operator.wires.protocol import Wire
+
+logger = logging.getLogger(__name__)
+
+Body = Mapping[str, Any]
+Place = tuple[str, str]
+"""Namespace and name of an OpenAIProvider."""
+
+_READ: Final = 20.0
+"""Seconds between two looks at a provider's key: a changed one is in use within 30."""
+_AGAIN: Final = 2.0
+"""Seconds between two looks at a key that is refused."""
+_AT_ONCE: Final = 8
+_REMEMBERED: Final = 1000
+"""Providers that have gone whose last key is kept, to cancel what they run."""
+_SETTLES: Final = timedelta(seconds=5)
+
+
+@dataclass(slots=True)
+class Known:
+    """One OpenAIProvider: the object, and what its references lead to."""
+
+    body: Body
+    spec: OpenAIProviderSpec | None
+    trouble: Failure | None = None
+    """Why it cannot be used."""
+    credentials: Credentials | None = None
+    """The last that could be."""
+    mark: str | None = None
+    read: float | None = None
+    """When its references were last read, by the event loop's clock."""
+    stale: bool = False
+    """Whether its key is to be read again at once."""
+
+    @property
+    def place(self) -> Place:
+        meta = self.body["metadata"]
+        return meta["namespace"], meta["name"]
+
+    def due(self) -> float:
+        """When to read its references next."""
+        if self.read is None:
+            return 0.0
+        return self.read + (_AGAIN if self.stale else _READ)
+
+
+@dataclass(slots=True)
+class Own:
+    """The operator's own provider: a key, an address, and the namespaces that may use it."""
+
+    settings: Settings
+    key: OperatorKey
+
+    def allows(self, namespace: str, labels: Mapping[str, str] | None) -> bool:
+        """Whether runs of `namespace` may be made with it. `labels` are None while nobody knows them."""
+        settings = self.settings
+        if not settings.own_provider:
+            return False
+        wanted = settings.own_provider_selector
+        return not wanted or (labels is not None and all(labels.get(name) == value for name, value in wanted))
+
+    def provider(self, blocked: Failure | None = None) -> Provider:
+        """It, as it is now."""
+        settings = self.settings
+        return Provider(
+            name=OWN,
+            address=settings.base_url,
+            credential=self.key.mark,
+            blocked=blocked or (None if self.key.current else self.no_key()),
+            own_ids_only=settings.forbid_foreign_ids,
+            default_model=settings.default_model,
+            create_settles=settings.request_timeout + _SETTLES,
+            most_runs=settings.max_concurrent_runs,
+        )
+
+    def credentials(self, *, ending: bool) -> Credentials:
+        """Its credentials; raises CallFailedError without a key."""
+        key = self.key.current or (self.key.last if ending else None)
+        if key is None:
+            raise CallFailedError(self.no_key())
+        settings = self.settings
+        return Credentials(settings.base_url, key, settings.organization, settings.project)
+
+    def no_key(self) -> Failure:
+        """What to say while there is none."""
+        return Failure(reason=Reason.NO_CREDENTIALS, message=f"The operator has no API key: {self.key.remedy}")
+
+
+@dataclass(slots=True)
+class Providers:
+    """All providers. `changed` is told of each namespace (None: all) whose runs have another provider now."""
+
+    own: Own
+    clients: Clients
+    cluster: Cluster
+    changed: Callable[[str | None], None] = field(default=lambda _: None)
+    _buckets: Buckets = field(default_factory=lambda: Buckets(time.monotonic))
+    _known: dict[Place, Known] = field(default_factory=dict)
+    _past: OrderedDict[Place, Known] = field(default_factory=OrderedDict)
+    _labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # --- what comes in
+
+    def saw(self, type_: str | None, body: Body) -> None:
+        """Take in an event of the watch of OpenAIProviders; `type_` is None for one that was listed."""
+        place = (body["metadata"]["namespace"], body["metadata"]["name"])
+        before = self._known.get(place)
+        if type_ == "DELETED":
+            if before and before.body["metadata"]["uid"] == body["metadata"]["uid"]:
+                self._past[place] = self._known.pop(place)
+                while len(self._past) > _REMEMBERED:
+                    self._past.popitem(last=False)
+                self.changed(place[0])
+            return
+        if before and _version(body) <= _version(before.body) and _same(before.body, body):
+            return
+        known = _of(body)
+        if before and _same(before.body, body):
+            if before.spec == known.spec:  # its own status
+                before.body = body
+                return
+            known.credentials, known.mark = before.credentials, before.mark
+        self._known[place] = known
+        self._news.set()
+
+    def saw_namespace(self, type_: str | None, body: Body) -> None:
+        """Take in an event of the watch of namespaces."""
+        name, labels = body["metadata"]["name"], body["metadata"].get("labels") or {}
+        if type_ == "DELETED":
+            self._labels.pop(name, None)
+        elif self._labels.get(name) != labels:
+            self._labels[name] = labels
+            self.changed(name)
+
+    def __iter__(self) -> Iterator[Known]:
+        """Every OpenAIProvider that there is."""
+        return iter(list(self._known.values()))
+
+    async def watch(self) -> None:
+        """Read what providers refer to, again and again. Until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.read_due()
+            self._news.clear()
+            pause = min((known.due() for known in self._known.values()), default=loop.time() + _READ) - loop.time()
+            try:
+                await asyncio.wait_for(self._news.wait(), max(pause, 0.1))
+            except TimeoutError:
+                continue
+
+    async def read_due(self) -> None:
+        """Read what is due, a few at a time."""
+        now, some = asyncio.get_running_loop().time(), asyncio.Semaphore(_AT_ONCE)
+
+        async def read(known: Known) -> None:
+            async with some:
+                await self._read(known)
+
+        await asyncio.gather(*(read(known) for known in self._known.values() if known.due() <= now))
+
+    async def _read(self, known: Known) -> None:
+        """Read its references, and have its runs go on if that changes anything."""
+        first, before = known.read is None, (known.trouble, known.credentials)
+        try:
+            if known.spec is not None:
+                known.credentials = await self._credentials(known, known.spec)
+                known.mark, known.trouble = mark(known.credentials.key), None
+        except references.ReferenceFailedError as error:
+            known.trouble = _trouble(known, Reason.NO_CREDENTIALS, error.failure.message)
+        except ValueError as error:  # a key that no header can carry, or a bundle that is none: it says which
+            known.trouble = _trouble(known, Reason.INVALID_CREDENTIALS, str(error))
+        except ClusterError as error:
+            logger.warning("OpenAIProvider %s/%s: %s", *known.place, error)
+            if first:
+                known.trouble = _trouble(known, Reason.NO_CREDENTIALS, str(error))
+        known.read, known.stale = asyncio.get_running_loop().time(), False
+        if before[1] and before[1] != known.credentials:
+            self.clients.forget(before[1])
+        if first or before != (known.trouble, known.credentials):
+            if not first:
+                logger.info("OpenAIProvider %s/%s has another key or address, or another reason for none", *known.place)
+            self.changed(known.place[0])
+
+    async def _credentials(self, known: Known, spec: OpenAIProviderSpec) -> Credentials:
+        """Raises ReferenceFailedError, ValueError and ClusterError."""
+        namespace, _ = known.place
+        key = (await references.read_secret(self.cluster, namespace, spec.apiKeySecretRef)).strip()
+        bundle = await references.read(self.cluster, namespace, spec.caBundleFrom) if spec.caBundleFrom else None
+        credentials = Credentials(
+            address(spec),
+            key,
+            spec.organization,
+            spec.project,
+            api_version=spec.azure.apiVersion if spec.azure else None,
+            key_in_header=spec.azure is not None and spec.azure.authentication == "APIKey",
+            ca_bundle=bundle,
+            guarded=True,
+            timeout=durations.parse(spec.requestTimeout).total_seconds() if spec.requestTimeout else None,
+        )
+        self.clients.client(credentials)  # raises ValueError for what cannot be used
+        return credentials
+
+    # --- what is asked
+
+    def wanted(self, run: Run) -> Provider:
+        """The provider of the next run."""
+        if name := naming.asked_for(run):
+            return self.of(run, name)
+        if (run.namespace, DEFAULT_PROVIDER) in self._known:
+            return self.of(run, DEFAULT_PROVIDER)
+        allowed = self.own.allows(run.namespace, self._labels.get(run.namespace))
+        own = self.own.provider(None if allowed else naming.no_provider(run.namespace))
+        return replace(own, patience=self._patience(self.bucket(run, OWN)))
+
+    def of(self, run: Run, name: str) -> Provider:
+        """The provider that a record names."""
+        if name == OWN:
+            return self.own.provider(self._unconfirmed(run))
+        known = self._known.get((run.namespace, name))
+        if known is None:
+            return Provider(name=name, address="", blocked=naming.missing(name, run.namespace))
+        settings, spec = self.own.settings, known.spec
+        unread = Failure(reason=Reason.CREATING, message=f"Reading the key of OpenAIProvider {name}")
+        blocked = known.trouble or (unread if known.read is None or known.credentials is None else None)
+        if spec is None:
+            return Provider(name=name, address="", blocked=blocked)
+        defaults = spec.defaults
+        timeout = durations.parse(spec.requestTimeout) if spec.requestTimeout else settings.request_timeout
+        return Provider(
+            name=name,
+            address=address(spec),
+            credential=known.mark,
+            blocked=blocked,
+            api=spec.api,
+            default_model=(defaults.model if defaults else None) or settings.default_model,
+            timeout=durations.parse(defaults.timeout) if defaults and defaults.timeout else naming.TIMEOUT,
+            polling_interval=durations.parse(defaults.pollingInterval)
+            if defaults and defaults.pollingInterval
+            else naming.POLLING_INTERVAL,
+            create_settles=timeout + _SETTLES,
+            most_runs=spec.maxConcurrentRuns,
+            patience=self._patience(self.bucket(run, name)),
+        )
+
+    def bucket(self, run: Run, name: str) -> Bucket | None:
+        """The rate of requests to it; None: any."""
+        settings = self.own.settings
+        known = self._known.get((run.namespace, name))
+        if name == OWN:
+            where, credential, limit = settings.base_url, self.own.key.mark, None
+        elif known is None or known.spec is None:
+            return None
+        else:
+            where, credential, limit = address(known.spec), known.mark, known.spec.rateLimit
+        rate = limit.requestsPerMinute if limit else settings.requests_per_minute
+        burst = (limit.burst if limit else None) or settings.burst
+        if not rate:
+            return None
+        return self._buckets.get(f"{run.namespace}/{name}", where, credential or "", rate, min(burst, rate))
+
+    @staticmethod
+    def _patience(bucket: Bucket | None) -> Failure | None:
+        held = bucket.held() if bucket else 0.0
+        if held <= 0:
+            return None
+        message = "The server asked for a pause (Retry-After) of all that is sent to it with this key"
+        return Failure(reason=Reason.RATE_LIMITED, message=message, retry_after=held)
+
+    def _unconfirmed(self, run: Run) -> Failure | None:
+        """Why the operator's own key does not follow what the annotation names: its namespace's users may write that,
+        and only the operator writes status.
+        """
+        record, shown = run.record, run.status.record
+        if record is None or record.id is None or (shown and shown.token == record.token):
+            return None
+        allowed = self.own.allows(run.namespace, self._labels.get(run.namespace))
+        if allowed and not self.own.settings.forbid_foreign_ids:
+            return None
+        message = (
+            f"The annotation names run {record.id}, status does not: under the operator's own key it is not followed"
+            " (--forbid-foreign-ids, or the key is not for this namespace). Remove the annotation, or ask who runs the"
+            " operator"
+        )
+        return Failure(reason=Reason.ID_NOT_ALLOWED, message=message)
+
+    async def confirm(self, run: Run, name: str) -> bool:
+        """Whether `name` is surely the provider that `run` asks for: an OpenAIProvider that was made before the run may
+        be seen after it, and the run must not go to the operator's own key meanwhile. Raises ClusterError.
+        """
+        if name != OWN:
+            return True
+        try:
+            body = await self.cluster.read_provider(run.namespace, DEFAULT_PROVIDER)
+        except GoneError:
+            return True
+        self.saw("ADDED", body)
+        await self.read_due()
+        return False
+
+    def wire(self, run: Run, name: str, api: API, *, ending: bool) -> Wire:
+        """The wire to it for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
+        provider = self.of(run, name)
+        if name == OWN:
+            if provider.blocked and provider.blocked.reason is not Reason.NO_CREDENTIALS:
+                raise CallFailedError(provider.blocked)
+            credentials = self.own.credentials(ending=ending)
+        else:
+            if provider.blocked and not ending:
+                raise CallFailedError(provider.blocked)
+            place = (run.namespace, name)
+            known = self._known.get(place) or self._past.get(place)
+            if known is None or known.credentials is None:
+                raise CallFailedError(provider.blocked or naming.missing(name, run.namespace))
+            credentials = known.credentials
+        bucket = self.bucket(run, name)
+        try:
+            return wire(api, self.clients, credentials, bucket.spend if bucket else None)
+        except ValueError as error:
+            failure = Failure(reason=Reason.INVALID_CREDENTIALS, message=f"In {self.own.key.where}: {error}")
+            raise CallFailedError(failure) from None
+
+    def refused(self, run: Run, name: str, failure: Failure) -> None:
+        """A call to it failed. Who asks for patience gets it from all; a key that is refused is read again."""
+        bucket = self.bucket(run, name)
+        if bucket and failure.reason is Reason.RATE_LIMITED and failure.retry_after:
+            bucket.hold(failure.retry_after)
+        known = self._known.get((run.namespace, name))
+        if known and failure.reason is Reason.INVALID_CREDENTIALS:
+            known.stale = True
+            self._news.set()
+
+
+def address(spec: OpenAIProviderSpec) -> str:
+    """Where its requests go."""
+    return (spec.baseURL or DEFAULT_BASE_URL).strip().rstrip("/")
+
+
+def _of(body: Body) -> Known:
+    try:
+        return Known(body, OpenAIProviderSpec.model_validate(body.get("spec") or {}))
+    except ValidationError as error:
+        known = Known(body, None)
+        said = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+        known.trouble = _trouble(known, Reason.INVALID_SPEC, f"this operator cannot read the spec: {said}")
+        return known
+
+
+def _trouble(known: Known, reason: Reason, message: str) -> Failure:
+    return Failure(reason=reason, message=f"OpenAIProvider {known.place[1]} cannot be used: {message}")
+
+
+def _version(body: Body) -> int:
+    text = str(body["metadata"].get("resourceVersion", ""))
+    return int(text) if text.isdigit() else 0
+
+
+def _same(one: Body, other: Body) -> bool:
+    return bool(one["metadata"]["uid"] == other["metadata"]["uid"])

@@ -344,6 +344,8 @@ class Actor:
     def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:
         known, now = entry.known, self._clock()
         known.observation, known.looked_at, known.gone = seen, now, 0
+        provider = self._providers.of(entry.run, record.provider)
+        known.read_with = (provider.address, provider.credential)
         interval = st.interval_of(entry.run.spec, record)
         if bucket := self._providers.bucket(entry.run, record.provider):  # many runs are looked at less often
             least = bucket.interval(self._in_flight(entry.run, record.provider))

@@ -290,7 +290,8 @@ class Providers:
         burst = (limit.burst if limit else None) or settings.burst
         if not rate:
             return None
-        return self._buckets.get(f"{run.namespace}/{name}", where, credential or "", rate, min(burst, rate))
+        its = OWN if name == OWN else f"{run.namespace}/{name}"
+        return self._buckets.get(its, where, credential or "", rate, min(burst, rate))
 
     @staticmethod
     def _patience(bucket: Bucket | None) -> Failure | None:

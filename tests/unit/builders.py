@@ -628,6 +628,7 @@ class World:
     def _take(self, answer: RunObservation, since: datetime) -> None:
         known = self.known
         known.observation, known.looked_at, known.gone = answer, self.now, 0
+        known.read_with = (self.provider.address, self.credential)
         run = self.run
         interval = st.interval_of(run.spec, run.record)
         known.look_at = self.now + timedelta(seconds=polling.delay(self.now - since, interval, 0.5))

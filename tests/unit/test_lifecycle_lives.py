@@ -678,7 +678,6 @@ def test_two_404s_in_a_row_are_lost() -> None:
 @pytest.mark.parametrize("moved", ["key", "address"])
 def test_under_another_key_or_address_a_run_is_not_lost_before_its_deadline(moved: str) -> None:
     world = running()
-    runs = dict(world.server.runs)
     world.restart()
     if moved == "key":
         world.credential = "key-2"
@@ -689,12 +688,24 @@ def test_under_another_key_or_address_a_run_is_not_lost_before_its_deadline(move
     synced = world.status.condition("Synced")
     assert synced
     assert synced.status == "False"
-    world.server.runs = runs
-    world.until(lambda w: w.reason() == "Running")
-    world.server.runs = {}
     world.settle()
     assert world.reason() == "Lost"
     assert timedelta(minutes=10) <= world.now - START < timedelta(minutes=11)
+
+
+@pytest.mark.parametrize("moved", ["key", "address"])
+def test_once_it_was_seen_under_another_key_or_address_that_is_what_it_is_looked_for_with(moved: str) -> None:
+    world = running()
+    if moved == "key":
+        world.credential = "key-2"
+    else:
+        world.provider_is(address="https://elsewhere.example/v1")
+    seen = world.known.looked_at
+    world.until(lambda w: w.known.looked_at != seen)
+    world.server.runs.clear()
+    world.settle()
+    assert world.reason() == "Lost"
+    assert world.now - START < timedelta(minutes=1)
 
 
 def test_a_failing_server_at_another_address_is_not_hammered() -> None:

@@ -35,9 +35,10 @@ def seen(record: Record, known: Knowledge) -> RunObservation | None:
 def provider_changed(record: Record, facts: Facts) -> str | None:
     """What of the operator's address and key is another than when the run was created: a 404 then says little."""
     provider = facts.provider
-    if record.address != provider.address:
-        return f"address changed from {record.address} to {provider.address}"
-    if None not in (record.credential, provider.credential) and record.credential != provider.credential:
+    address, credential = facts.known.read_with or (record.address, record.credential)
+    if address != provider.address:
+        return f"address changed from {address} to {provider.address}"
+    if None not in (credential, provider.credential) and credential != provider.credential:
         return "key changed"
     return None
 

@@ -38,6 +38,8 @@ class Knowledge:
     """When the run was last seen."""
     cancelled: bool = False
     """Whether OpenAI took our cancel."""
+    read_with: tuple[str, str | None] | None = None
+    """The address and the mark of the key with which the run was last seen."""
     gone: int = 0
     """How many looks in a row found no run."""
     found: RunObservation | None = None
@@ -93,6 +95,7 @@ class Knowledge:
             self.found = self.missed_first = self.missed_last = None
             self.turn = self.untaken_first = self.untaken_last = None
             self.cancelled, self.gone, self.cancel_tried, self.cancel_refused = False, 0, False, False
+            self.read_with = None
             self.stored = self.disowned = self.store_failure = self.store_at = None
             self.store_failures = 0
 

@@ -14,7 +14,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Record
 from openairun_operator.buckets import Bucket
 from openairun_operator.kube import outputs, references
-from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError, RefusedError
+from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError, RefusedError
 from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle import (
     adopting,
@@ -208,10 +208,19 @@ class Actor:
     async def _note(self, entry: Entry, record: Record, *, hold: bool) -> None:
         if entry.vanished:
             entry.run = dataclasses.replace(entry.run, record=record)
-        elif hold:
-            entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
-        else:
-            entry.take(await self._cluster.annotate(entry.run, dump_record(record)))
+            return
+        try:
+            if hold:
+                body = await self._cluster.hold(entry.run, entry.body, dump_record(record))
+            else:
+                body = await self._cluster.annotate(entry.run, dump_record(record))
+        except (ConflictError, GoneError):
+            raise
+        except ClusterError:
+            entry.known.unrecorded += 1
+            raise
+        entry.known.unrecorded = 0
+        entry.take(body)
 
     # --- what costs money
 
@@ -303,6 +312,7 @@ class Actor:
     # --- looking
 
     def _wire(self, entry: Entry, record: Record) -> Wire:
+        entry.known.called_with = self._providers.of(entry.run, record.provider).credential
         return self._providers.wire(entry.run, record.provider, record.api, ending=entry.ending)
 
     @staticmethod
@@ -374,6 +384,7 @@ class Actor:
     async def _adopt(self, entry: Entry, ref: RunRef) -> None:
         run, wanted = entry.run, self._providers.wanted(entry.run)
         try:
+            entry.known.called_with = wanted.credential
             wire = self._providers.wire(run, wanted.name, ref.api, ending=False)
             found = await wire.observe(ref)
         except CallFailedError as error:
@@ -478,6 +489,9 @@ class Actor:
     def _failed(self, entry: Entry, provider: str, api: API, failure: Failure) -> None:
         self._metrics.failed(api, failure)
         self._providers.refused(entry.run, provider, failure)
+        another = self._providers.of(entry.run, provider).credential != entry.known.called_with
+        if another and failure.reason is Reason.INVALID_CREDENTIALS:
+            return  # the key was replaced while it was on its way: at once with the new one
         self._hold_back(entry, failure)
 
     def _hold_back(self, entry: Entry, failure: Failure) -> None:

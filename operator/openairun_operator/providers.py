@@ -249,7 +249,9 @@ class Providers:
     def of(self, run: Run, name: str) -> Provider:
         """The provider that a record names."""
         if name == OWN:
-            return self.own.provider(self._unconfirmed(run))
+            allowed = self.own.allows(run.namespace, self._labels.get(run.namespace))
+            own = self.own.provider()
+            return replace(own, confirmed_only=own.own_ids_only or not allowed)
         known = self._known.get((run.namespace, name))
         if known is None:
             return Provider(name=name, address="", blocked=naming.missing(name, run.namespace))
@@ -301,23 +303,6 @@ class Providers:
         message = "The server asked for a pause (Retry-After) of all that is sent to it with this key"
         return Failure(reason=Reason.RATE_LIMITED, message=message, retry_after=held)
 
-    def _unconfirmed(self, run: Run) -> Failure | None:
-        """Why the operator's own key does not follow what the annotation names: its namespace's users may write that,
-        and only the operator writes status.
-        """
-        record, shown = run.record, run.status.record
-        if record is None or record.id is None or (shown and shown.token == record.token):
-            return None
-        allowed = self.own.allows(run.namespace, self._labels.get(run.namespace))
-        if allowed and not self.own.settings.forbid_foreign_ids:
-            return None
-        message = (
-            f"The annotation names run {record.id}, status does not: under the operator's own key it is not followed"
-            " (--forbid-foreign-ids, or the key is not for this namespace). Remove the annotation, or ask who runs the"
-            " operator"
-        )
-        return Failure(reason=Reason.ID_NOT_ALLOWED, message=message)
-
     async def confirm(self, run: Run, name: str) -> bool:
         """Whether `name` is surely the provider that `run` asks for: an OpenAIProvider that was made before the run may
         be seen after it, and the run must not go to the operator's own key meanwhile. Raises ClusterError.
@@ -336,8 +321,6 @@ class Providers:
         """The wire to it for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
         provider = self.of(run, name)
         if name == OWN:
-            if provider.blocked and provider.blocked.reason is not Reason.NO_CREDENTIALS:
-                raise CallFailedError(provider.blocked)
             credentials = self.own.credentials(ending=ending)
         else:
             if provider.blocked and not ending:

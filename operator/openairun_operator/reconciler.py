@@ -31,7 +31,7 @@ from openairun_operator.lifecycle.actions import (
     Release,
     Wait,
 )
-from openairun_operator.lifecycle.decide import decide
+from openairun_operator.lifecycle.decide import decide, left_behind
 from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.lifecycle.queueing import has_provider
 from openairun_operator.metrics import Metrics
@@ -197,8 +197,11 @@ class Reconciler:
         if unwritten:
             tasks = [asyncio.create_task(each) for each in unwritten]
             await asyncio.wait(tasks, timeout=max(end - loop.time(), _LAST_WRITES))
-        for _, entry in self._store:
-            await self._actor.unclaim(entry)
+        for uid, entry in self._store:
+            if entry.vanished:  # the next operator knows nothing of it
+                await self._release(uid, entry, left_behind(entry.run, self._facts(entry)))
+            else:
+                await self._actor.unclaim(entry)
 
     async def _write_down(self, entry: Entry) -> None:
         """Have an answer recorded that a restart would lose."""
@@ -241,14 +244,25 @@ class Reconciler:
                 pause = await self._step(uid, entry)
             except ConflictError:
                 return _CONFLICT_PAUSE  # the watch brings the newer version, mostly sooner
-            except GoneError:
-                entry.vanished = True
+            except GoneError as error:
+                await self._gone(entry, error)
                 continue
             except ClusterError as error:
                 raise TryAgainError(f"{entry.run.key}: {error}") from error
             if pause is not None:
                 return pause if pause >= 0 else None
         return 0.0
+
+    async def _gone(self, entry: Entry, error: GoneError) -> None:
+        """Believe it only when it was looked for: its run is going to be cancelled. Raises TryAgainError."""
+        try:
+            body = await self._cluster.find(entry.run)
+        except ClusterError as trouble:
+            raise TryAgainError(f"{entry.run.key}: {trouble}") from error
+        if body is not None:
+            entry.take(body)
+            raise TryAgainError(f"{entry.run.key}: {error}; but it is there") from error
+        entry.vanished = True
 
     async def _step(self, uid: str, entry: Entry) -> float | None:
         """One decision and its action. None: decide again; negative: wait for an event; else seconds to wait."""
@@ -307,13 +321,11 @@ class Reconciler:
         except ClusterError as error:
             entry.known.unclaimed += 1
             if entry.known.unclaimed > 1:
-                run, failure, now = entry.run, unclaimed(error), self._clock()
-                submits = turns.pending(claim.record) is not None
-                status = (
-                    st.say(run.status, run, submitting.held_up(run, failure), now)
-                    if submits
-                    else creating.held_up(run, failure, now)
-                )
+                run, failure, facts = entry.run, unclaimed(error), self._facts(entry)
+                if turns.pending(claim.record):
+                    status = st.say(run.status, run, submitting.held_up(run, failure), facts.now)
+                else:
+                    status = creating.held_up(run, failure, facts)
                 with contextlib.suppress(ClusterError):
                     await self._show(entry, status)
             raise

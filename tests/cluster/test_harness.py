@@ -398,6 +398,7 @@ def test_an_operator_gets_what_it_is_told_and_nothing_of_our_environment(
         f"--namespace={namespace}",
         f"--api-key-file={operator.key_file}",
         f"--base-url={openai.base_url}",
+        "--requests-per-minute=0",
         "--orphan-limit=5",
     ]
     assert operator.key_file.read_text() == "sk-standin"

@@ -9,11 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from openairun_operator.buckets import Bucket
-
 from openairun_operator import store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.record import API, Usage
+from openairun_operator.buckets import Bucket
 from openairun_operator.kube.cluster import ClusterError, ConflictError, GoneError
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Policy
@@ -57,6 +56,9 @@ class ApiServer:
         if self.refuse:
             raise self.refuse.pop(0)
         return self.change(change)
+
+    async def find(self, run: Run) -> Body | None:
+        return copy.deepcopy(self.body)
 
     async def hold(self, run: Run, body: Body, record: str) -> Body:
         if self.body and body["metadata"]["resourceVersion"] != self.body["metadata"]["resourceVersion"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any, cast
@@ -39,7 +40,9 @@ class Response:
 
 
 def refusal(status: int, message: str) -> Response:
-    details = {"name": "x", "kind": "openairuns"} if status == 404 else {}
+    details: dict[str, Any] = {"name": "x", "kind": "openairuns"} if status == 404 else {}
+    if match := re.search(r" is invalid: ([\w.]+): (.*)", message):
+        details = {"name": "x", "causes": [{"field": match[1], "message": match[2]}]}
     return Response(status, json.dumps({"kind": "Status", "message": message, "details": details}))
 
 
@@ -87,7 +90,13 @@ CALLS: dict[str, Callable[[Cluster], Any]] = {
         ("delete", 409, "the UID in the precondition (a) does not match the UID in record (b)", GoneError),
         ("delete", 409, "the ResourceVersion in the precondition (1) does not match", ConflictError),
         ("annotate", 409, "Precondition failed: UID in precondition: a, UID in object meta: b", GoneError),
-        ("annotate", 422, 'is invalid: metadata.uid: Invalid value: "a": field is immutable', GoneError),
+        ("annotate", 422, 'x is invalid: metadata.uid: Invalid value: "a": field is immutable', GoneError),
+        (
+            "annotate",
+            422,
+            "ValidatingAdmissionPolicy 'frozen' denied request: metadata.uid may not change",
+            RefusedError,
+        ),
         ("release", 422, NO_PATCH, PatchError),
         ("status", 422, 'OpenAIRun.openairun.dev "x" is invalid: status.phase: Invalid value', RefusedError),
         ("status", 404, "not found", GoneError),
@@ -114,6 +123,27 @@ async def test_a_404_that_names_no_object_does_not_say_that_one_has_gone(call: s
         await CALLS[call](connected(Wire(Response(404, text))))
     assert type(refused.value) is ClusterError
     assert refused.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("items", "found"),
+    [([], None), ([{"metadata": {"uid": "other"}}], None), ([{"metadata": {"uid": "uid-1"}}], "uid-1")],
+)
+async def test_a_resource_is_looked_for_by_a_list_since_get_is_no_right(items: list[Any], found: str | None) -> None:
+    wire = Wire(Response(200, json.dumps({"items": items})))
+    body = await connected(wire).find(RUN)
+    assert (body and body["metadata"]["uid"]) == found
+    ((method, url, _),) = wire.sent
+    assert method == "GET"
+    assert url.endswith("/namespaces/team/openairuns?fieldSelector=metadata.name%3Dx")
+
+
+async def test_a_finalizer_is_removed_only_from_the_object_that_was_seen() -> None:
+    """A removal that comes late must not take it from a claim that was made meanwhile."""
+    wire = Wire(Response(200, json.dumps({"metadata": {}})))
+    await connected(wire).release(RUN, BODY)
+    ((_, _, operations),) = wire.sent
+    assert {"op": "test", "path": "/metadata/resourceVersion", "value": "7"} in operations
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), aiohttp.ClientConnectionError("refused"), OSError("reset")])

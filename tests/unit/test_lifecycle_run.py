@@ -108,6 +108,22 @@ def test_what_else_the_annotation_says_of_the_same_run_is_newer_than_the_mirror(
     assert parse(body(annotation=newer, status=mirrored(FOLLOWED))).record == newer
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"current": "resp_of_another"},
+        {"thread": "thread_of_another"},
+        {"recordedAt": "2020-01-01T00:00:00Z"},
+        {"api": "Assistants"},
+    ],
+    ids=lambda edit: next(iter(edit)),
+)
+def test_what_is_settled_does_not_change_by_an_edited_annotation(edit: dict[str, Any]) -> None:
+    run = parse(body(annotation=record(**edit), status=mirrored(FOLLOWED)))
+    assert run.record == FOLLOWED
+    assert not run.record_annotated
+
+
 def garbled(**fields: Any) -> str:
     data = FOLLOWED.model_dump(mode="json", exclude_none=True) | fields
     return json.dumps({k: v for k, v in data.items() if v is not None})

@@ -15,10 +15,10 @@ from reconciling import UID, Body, World
 from openairun_operator import acting, reconciler, store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
-from openairun_operator.kube.cluster import ClusterError, RefusedError
+from openairun_operator.kube.cluster import ClusterError, GoneError, RefusedError
 from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.observation import Call, RunObservation, RunRef
-from openairun_operator.lifecycle.run import Run, dump_record
+from openairun_operator.lifecycle.run import Run, dump_record, parse
 from openairun_operator.scheduler import TryAgainError
 
 DELETING = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
@@ -199,7 +199,9 @@ async def test_an_id_that_could_not_be_written_down_is_when_the_operator_stops(
     world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(change)))
     await world.reconciler.drain(5)
     assert world.api.body is not None
-    assert '"id":"resp_1"' in world.api.body["metadata"]["annotations"][RECORD_ANNOTATION]
+    found = parse(world.api.body).record  # of the annotation, or of its mirror in status
+    assert found is not None
+    assert found.id == "resp_1"
     assert len(world.wire.created) == 1
 
 
@@ -211,13 +213,13 @@ async def test_a_run_whose_id_cannot_be_written_down_is_cancelled_when_its_resou
         await world.work()
     world.now += timedelta(minutes=30)
     world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
-    with pytest.raises(TryAgainError):  # nothing else is to be done before the next cancel
-        await world.work()
+    await world.work()
     world.now += timedelta(seconds=10)
     await world.work()
     assert [ref.id for ref in world.wire.cancelled] == ["resp_1", "resp_1"]
     assert world.api.body is None
-    assert [(event.reason, event.message) for event in world.events] == [("Cancelled", "Run resp_1 was cancelled")]
+    assert [event.reason for event in world.events] == ["Created", "Cancelled"]
+    assert world.events[-1].message == "Run resp_1 was cancelled"
 
 
 async def test_a_run_whose_id_cannot_be_written_down_is_cancelled_when_it_is_replaced(world: World) -> None:
@@ -232,6 +234,64 @@ async def test_a_run_whose_id_cannot_be_written_down_is_cancelled_when_it_is_rep
     assert [ref.id for ref in world.wire.cancelled] == ["resp_1"]
     assert [request.spec.input for request in world.wire.created] == ["x", "another"]
     assert [past["runID"] for past in world.status["history"]] == ["resp_1"]
+
+
+@pytest.mark.parametrize("change", [{"cancel": True}, {"timeout": "8s"}], ids=["cancel", "deadline"])
+async def test_a_run_whose_id_cannot_be_written_down_is_cancelled_when_it_is_to_end(world: World, change: Body) -> None:
+    refuse_ids(world, 99)
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    with pytest.raises(TryAgainError):
+        await world.work()
+    assert world.status["runID"] == "resp_1"  # shown, though it is not recorded
+    body = world.api.change(lambda body: body["spec"].update(change) or body["metadata"].update(generation=2))
+    world.reconciler.saw("MODIFIED", body)
+    world.now += timedelta(seconds=10)
+    with pytest.raises(TryAgainError):
+        await world.work()
+    assert [ref.id for ref in world.wire.cancelled] == ["resp_1"]
+
+
+async def test_what_is_said_to_be_gone_is_looked_for_before_its_run_is_cancelled(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    world.api.refuse = [GoneError("claim", 404, "a gateway's word")]
+    with pytest.raises(TryAgainError, match="but it is there"):
+        await world.work()
+    await world.work()
+    assert len(world.wire.created) == 1
+    assert world.wire.cancelled == []
+
+
+async def test_a_run_whose_resource_went_without_us_is_named_when_the_operator_stops(world: World) -> None:
+    """The next operator knows nothing of it."""
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.wire.fail = [Failure(reason=Reason.SERVER_ERROR, message="away")] * 9
+    gone = world.api.sent[-1]
+    world.api.body = None
+    world.reconciler.saw("DELETED", gone)
+    await world.work()
+    await world.reconciler.drain(1)
+    assert [event.reason for event in world.events][-1] == "Orphaned"
+    assert "run resp_1 may still go" in world.events[-1].message
+
+
+async def test_a_create_of_unknown_outcome_stays_said_while_the_next_claim_is_refused(world: World) -> None:
+    world.wire.fail = [Failure(reason=Reason.TIMED_OUT, message="no answer", outcome=Outcome.UNKNOWN)]
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    assert conditions(world)["CreateOutcomeUnknown"] == "True"
+    world.api.refuse = [ClusterError("claim", 403, "no") for _ in range(2)]
+    body = world.api.change(lambda body: body["spec"].update(input="y") or body["metadata"].update(generation=2))
+    world.reconciler.saw("MODIFIED", body)
+    for _ in range(2):
+        with pytest.raises(TryAgainError):
+            await world.work()
+    assert world.status["conditions"][0]["reason"] == "RecordRefused"
+    assert conditions(world)["CreateOutcomeUnknown"] == "True"
+
+
+def conditions(world: World) -> dict[str, str]:
+    return {each["type"]: each["status"] for each in world.status["conditions"]}
 
 
 def refuse_ids(world: World, times: int) -> None:
@@ -803,9 +863,13 @@ async def test_an_answer_that_is_stored_is_that_of_the_last_response(
     await world.work()
     record = world.entry.run.record
     assert record is not None
-    later = dump_record(record.model_copy(update={"current": "resp_9"}))
-    changed = world.api.change(lambda body: body["metadata"]["annotations"].update({RECORD_ANNOTATION: later}))
-    world.reconciler.saw("MODIFIED", changed)
+    later = record.model_copy(update={"current": "resp_9"})
+
+    def change(body: Body) -> None:
+        body["metadata"]["annotations"][RECORD_ANNOTATION] = dump_record(later)
+        body["status"]["record"] = later.model_dump(mode="json", exclude_none=True)
+
+    world.reconciler.saw("MODIFIED", world.api.change(change))
     world.now = world.now.replace(second=30)
     await world.work()
     assert [(words["run_id"], words["answer_id"]) for words in asked] == [("resp_1", "resp_9")]

@@ -199,14 +199,21 @@ async def test_an_api_that_is_gone_is_told_plainly() -> None:
         failed = await failure("Assistants", server.url)
         assert len(server.requests()) == 1
         assert (failed.reason, failed.outcome) == (Reason.API_NOT_SERVED, NOT_CREATED)
-        for words in (server.url, "Assistants API", "OpenAI ended on 2026-08-26", "threadID", "input", "--base-url"):
+        for words in (
+            server.url,
+            "Assistants API",
+            "OpenAI ended on 2026-08-26",
+            "threadID",
+            "input",
+            "point the provider",
+        ):
             assert words in failed.message
 
 
 async def test_an_address_that_serves_no_responses_is_told_plainly(server: OpenAIStandIn) -> None:
     failed = await failure("Responses", server.url.removesuffix("/v1"))
     assert (failed.reason, failed.outcome) == (Reason.API_NOT_SERVED, NOT_CREATED)
-    for words in ("does not serve the Responses API", "--base-url", "/v1"):
+    for words in ("does not serve the Responses API", "the provider's address", "/v1"):
         assert words in failed.message
 
 

@@ -180,7 +180,7 @@ async def test_nobody_at_the_address(clients: Clients) -> None:
 
 async def test_no_answer(server: OpenAIStandIn, clients: Clients) -> None:
     server.add_fault("* .", times=None, hold="before")
-    found = await asked(clients, server, timeout=0.1)
+    found = await asked(clients, server, timeout=1.0)
     assert found.failure is not None
     assert found.failure.reason is Reason.TIMED_OUT
     assert len(server.requests()) == 1

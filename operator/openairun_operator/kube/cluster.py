@@ -87,11 +87,20 @@ def _names_what_is_missing(text: str) -> bool:
         return False
 
 
+def _is_of_uid(text: str) -> bool:
+    """Whether a refusal is of the uid alone. A policy's refusal may speak of it too, in its message."""
+    try:
+        causes = json.loads(text)["details"]["causes"]
+        return bool(causes) and all(cause["field"] == "metadata.uid" for cause in causes)
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
 def _error(what: str, error: Exception) -> ClusterError:
     if isinstance(error, client.ApiException):
         status = cast(int | None, error.status)
         text = " ".join(str(error.body or error.reason or "").split())
-        another = status == 422 and "metadata.uid" in text  # "field is immutable": another object bears the name now
+        another = status == 422 and _is_of_uid(text)  # "field is immutable": another object bears the name now
         if another or (status == 404 and _names_what_is_missing(text)):
             return GoneError(what, status, _message(text))
         if status == 409:
@@ -180,6 +189,13 @@ class Cluster:
                     break
                 more = f"&continue={quote(token, safe='')}"
 
+    async def find(self, run: Run) -> Body | None:
+        """The resource as it is now; None if there is none, or another bears its name. By a list: get is no right."""
+        selector = quote(f"metadata.name={run.name}", safe="")
+        path = f"{_path(_RESOURCES, run.namespace, PLURAL)}?fieldSelector={selector}"
+        found = await self._exchange("GET", "look for the resource", path)
+        return next((item for item in found["items"] if item["metadata"]["uid"] == run.uid), None)
+
     async def hold(self, run: Run, body: Body, record: str) -> Body:
         """Write the record and the finalizer, if the object is still `body`. Raises ConflictError if it is not."""
         finalizers = body["metadata"].get("finalizers") or []
@@ -195,7 +211,7 @@ class Cluster:
         return await self._patch(run, "record the run", {"annotations": {RECORD_ANNOTATION: record}})
 
     async def release(self, run: Run, body: Body) -> Body:
-        """Remove the finalizer. Raises ConflictError if the finalizers are no longer those of `body`."""
+        """Remove the finalizer, if the object is still `body`. Raises ConflictError if it is not."""
         finalizers = body["metadata"].get("finalizers") or []
         if FINALIZER not in finalizers:
             return body  # somebody else has removed it
@@ -203,6 +219,8 @@ class Cluster:
         path = f"/metadata/finalizers/{index}"
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": run.uid},
+            # One that comes late must not take the finalizer from a claim that was made meanwhile.
+            {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]},
             {"op": "test", "path": path, "value": FINALIZER},
             {"op": "remove", "path": path},
         ]

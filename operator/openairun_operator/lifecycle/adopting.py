@@ -11,6 +11,7 @@ from openairun_operator.lifecycle.attempts import created, new_record
 from openairun_operator.lifecycle.conditions import Verdict, retrying, stalled, waiting
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure
+from openairun_operator.lifecycle.ledger import Answered
 from openairun_operator.lifecycle.observation import RunRef
 from openairun_operator.lifecycle.phase import PENDING
 from openairun_operator.lifecycle.provider import refusal
@@ -37,6 +38,23 @@ def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) ->
         verdict = replace(verdict, outcome_unknown=True)
     until = known.retry_at if known.pausing(now) else None
     return Decision(st.say(run.status, run, verdict, now, **fields), Wait(until))
+
+
+def confirmed(run: Run, record: Record, facts: Facts) -> bool:
+    """Whether it was the operator that wrote this record.
+
+    Annotations are for every user to edit, status is not. What this process itself was answered needs no status yet.
+    """
+    if not facts.provider.confirmed_only or record.state != "created":
+        return True
+    shown, ledger = run.status.record, facts.known.ledger
+    if shown and (shown.token, shown.followed, shown.thread) == (record.token, record.followed, record.thread):
+        return True
+    tokens = [record.token, *([record.turn.token] if record.turn else [])]
+    seen = {entry.observation.id for entry in map(ledger.get, tokens) if isinstance(entry, Answered)}
+    if facts.known.found:
+        seen.add(facts.known.found.id)
+    return record.followed in seen
 
 
 def _not_seen(run_id: str, failure: Failure) -> Verdict:

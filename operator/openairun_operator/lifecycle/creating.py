@@ -1,7 +1,7 @@
 """From a definition to a run: claim, send once, and know what came of it."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from openairun_operator.api.names import RECORD_ANNOTATION
@@ -51,7 +51,7 @@ def start(run: Run, facts: Facts, *, pauses: bool = True) -> Decision:
     if obstacle is None and not facts.admitted:
         words = f"{provider.said} lets {provider.most_runs} runs go at once: waiting for one of them to end"
         verdict = waiting(Reason.CONCURRENCY_LIMIT, words[:1].upper() + words[1:])
-        return Decision(_say_pending(run, verdict, now), Wait(), queued=True)
+        return Decision(_say_pending(run, verdict, facts), Wait(), queued=True)
     if obstacle is None and unread(run, facts):
         return Decision(run.status, Fetch())
     if obstacle is None:
@@ -60,18 +60,21 @@ def start(run: Run, facts: Facts, *, pauses: bool = True) -> Decision:
     until = known.retry_at if known.pausing(now) else None
     if obstacle is provider.patience:
         until = now + timedelta(seconds=obstacle.retry_after or 0.0)
-    return Decision(held_up(run, obstacle, now), Wait(until))
+    return Decision(held_up(run, obstacle, facts), Wait(until))
 
 
-def held_up(run: Run, failure: Failure, now: datetime) -> OpenAIRunStatus:
+def held_up(run: Run, failure: Failure, facts: Facts) -> OpenAIRunStatus:
     """What to show while nothing is claimed because of `failure`."""
-    return _say_pending(run, not_created(failure), now)
+    return _say_pending(run, not_created(failure), facts)
 
 
-def _say_pending(run: Run, verdict: Verdict, now: datetime) -> OpenAIRunStatus:
+def _say_pending(run: Run, verdict: Verdict, facts: Facts) -> OpenAIRunStatus:
+    record = run.record
+    if record and record.state == "claimed" and facts.known.ledger.unknown(record.token):
+        verdict = replace(verdict, outcome_unknown=True)  # until the next claim it is the only word of that create
     # A run that is to be replaced is still shown until the next one is claimed.
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
-    return st.say(run.status, run, verdict, now, **fields)
+    return st.say(run.status, run, verdict, facts.now, **fields)
 
 
 def references(run: Run) -> bool:

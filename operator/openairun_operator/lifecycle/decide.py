@@ -4,6 +4,8 @@ It is called after every event, every look and every action, and asks nothing of
 diff, no cause, no step counter. It is safe to call at any moment and after any crash.
 """
 
+from dataclasses import replace
+
 from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
@@ -31,6 +33,8 @@ from openairun_operator.lifecycle.run import Run
 
 def decide(run: Run, facts: Facts) -> Decision:
     """What `run`'s status should say, and the next action."""
+    if run.record and not adopting.confirmed(run, run.record, facts):
+        return _unconfirmed(run, run.record, facts)
     if run.deleted_at is not None:
         return _delete(run, facts)
     decision = _decide(run, facts)
@@ -67,6 +71,8 @@ def _decide(run: Run, facts: Facts) -> Decision:
             noted = {"digest": run.digest, "createAgain": run.create_again or record.createAgain}
             return Decision(run.status, Note(record.model_copy(update=noted)))
         return _replace(run, record, facts)
+    if facts.known.unrecorded and isinstance(made := _resolve(record, facts), Record) and made != record:
+        return following.follow(replace(run, record=made, record_annotated=False), made, facts)
     match record.state:
         case "claimed" if run.spec.cancel:
             return _cancel_claim(run, record, facts)
@@ -80,6 +86,20 @@ def _decide(run: Run, facts: Facts) -> Decision:
             return withholding.cancelled(run, record, facts)
         case "created":
             return following.follow(run, record, facts)
+
+
+def _unconfirmed(run: Run, record: Record, facts: Facts) -> Decision:
+    """A run that is not ours to touch, for all we know."""
+    named = f"run {turns.named(record)}"
+    if run.deleted_at is not None:
+        orphan = f"{named}, which the annotation {RECORD_ANNOTATION} names and status does not,"
+        return Decision(run.status, Release(orphan) if run.has_finalizer else Wait())
+    message = (
+        f"The annotation {RECORD_ANNOTATION} names {named}, and status does not: under the operator's own key, which"
+        f" others share, it is not followed. If it is not yours, remove the annotation: kubectl annotate -n"
+        f" {run.namespace} openairun {run.name} {RECORD_ANNOTATION}-"
+    )
+    return Decision(st.say(run.status, run, stalled(Reason.ID_NOT_ALLOWED, message), facts.now), Wait())
 
 
 def superseded(run: Run, record: Record) -> bool:
@@ -169,9 +189,7 @@ def _delete(run: Run, facts: Facts) -> Decision:
         return Decision(status, Release(_unaccounted(record, facts)))
     step, orphan = _resolve(record, facts), _unaccounted(record, facts)
     if isinstance(step, Record):
-        made = step
-        on = f" on thread {made.thread}" if made.thread else ""
-        orphan = _unaccounted(made, facts) or f"run {turns.named(made)}{on}"
+        made, orphan = step, _left(step, facts)
         step = _end(made, facts, written=made == record)
     match step:
         case ending.Over():
@@ -182,6 +200,19 @@ def _delete(run: Run, facts: Facts) -> Decision:
     if failure and facts.known.failures > 1:
         status = st.say(status, run, retrying(failure.reason, f"Deleting: cannot cancel. {failure.message}"), facts.now)
     return Decision(status, step, ending=True)
+
+
+def left_behind(run: Run, facts: Facts) -> str | None:
+    """What may go at OpenAI if nobody follows `run` any more, for a person to read."""
+    if run.record is None or _holds_nothing(run):
+        return None
+    made = _resolve(run.record, facts)
+    return _left(made, facts) if isinstance(made, Record) else _unaccounted(run.record, facts)
+
+
+def _left(made: Record, facts: Facts) -> str:
+    on = f" on thread {made.thread}" if made.thread else ""
+    return _unaccounted(made, facts) or f"run {turns.named(made)}{on}"
 
 
 def _unaccounted(record: Record, facts: Facts) -> str | None:

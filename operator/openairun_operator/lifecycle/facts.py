@@ -40,6 +40,8 @@ class Knowledge:
     """Whether OpenAI took our cancel."""
     read_with: tuple[str, str | None] | None = None
     """The address and the mark of the key with which the run was last seen."""
+    called_with: str | None = None
+    """The mark of the key of the last call."""
     gone: int = 0
     """How many looks in a row found no run."""
     found: RunObservation | None = None
@@ -68,6 +70,8 @@ class Knowledge:
     """Whether a cancel was sent, or could not be, in this ending: no run is given up before."""
     cancel_refused: bool = False
     """Whether OpenAI refused the last cancel: it is asked again."""
+    unrecorded: int = 0
+    """How many times in a row a record could not be written: what is known counts meanwhile, not what is written."""
     ending_since: datetime | None = None
     """Since when this process tries to end the run."""
     unclaimed: int = 0

@@ -26,8 +26,17 @@ def follow(run: Run, record: Record, facts: Facts) -> Decision:
     status = shown(run, record, facts)
     if st.finished(status):
         return _finished(run, record, status, facts)
-    if not (run.record_annotated and run.has_finalizer):
+    if run.record_annotated and run.has_finalizer:
+        return _follow(run, record, status, facts)
+    if not facts.known.unrecorded:
         return Decision(run.status, Note(record, hold=True))
+    # What cannot be written down is not held up by that: it costs money, and has its deadline.
+    decision = _follow(run, record, status, facts)
+    note = Note(record, hold=not run.has_finalizer)
+    return replace(decision, action=note) if isinstance(decision.action, Wait) else decision
+
+
+def _follow(run: Run, record: Record, status: OpenAIRunStatus, facts: Facts) -> Decision:
     status = update(status, record, facts)
     if status.phase in phase.TERMINAL:
         return _ended(run, record, status, facts)

@@ -34,6 +34,8 @@ class Provider:
     """The API to which it is restricted."""
     own_ids_only: bool = False
     """Whether definitions may not name what exists at OpenAI already."""
+    confirmed_only: bool = False
+    """Whether only those runs are followed that status names too: who writes annotations may not use this key."""
     default_model: str | None = None
     timeout: timedelta = TIMEOUT
     polling_interval: timedelta = POLLING_INTERVAL

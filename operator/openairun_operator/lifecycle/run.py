@@ -19,6 +19,20 @@ from openairun_operator.lifecycle import digest
 _ROOM = 1024
 _ADVANCE = {"claimed": 0, "released": 1, "refused": 2, "cancelled": 2, "created": 3}
 _TURNS = {"claimed": 0, "released": 1, "refused": 2, "taken": 3}
+_ASKED = {"object", "uid", "digest", "createAgain", "adopted"}
+"""Fields of a record that change without a step of its run."""
+_FIXED = {
+    "thread",
+    "api",
+    "provider",
+    "address",
+    "credential",
+    "submittedAt",
+    "recordedAt",
+    "timeout",
+    "pollingInterval",
+}
+"""Fields that are settled when the run's id is known."""
 _APPLIERS = {
     "argocd.argoproj.io/tracking-id": "Argo CD",
     "argocd.argoproj.io/instance": "Argo CD",
@@ -104,12 +118,18 @@ def _records(annotation: str | None, mirror: Any, key: str) -> tuple[Record | No
 
 
 def _best(annotated: Record | None, mirrored: Record | None) -> Record | None:
-    """The later attempt; of one attempt the further state. An id that is known once does not change."""
+    """The later attempt; of one attempt the further state.
+
+    The annotation is for every user to edit, so of a run that both name it counts only for what users may ask by it.
+    """
     if annotated is None or mirrored is None:
         return annotated or mirrored
-    if annotated.token == mirrored.token and annotated.id and mirrored.id and annotated.id != mirrored.id:
-        return mirrored  # the annotation is for every user to edit, and the operator never gives an attempt another id
-    return max(annotated, mirrored, key=_progress)
+    if annotated.token != mirrored.token or not (annotated.id and mirrored.id):
+        return max(annotated, mirrored, key=_progress)
+    if annotated.id != mirrored.id:
+        return mirrored
+    fixed = _FIXED if _progress(annotated) > _progress(mirrored) else mirrored.model_fields.keys() - _ASKED
+    return annotated.model_copy(update={name: getattr(mirrored, name) for name in fixed})
 
 
 def _progress(record: Record) -> tuple[Any, ...]:

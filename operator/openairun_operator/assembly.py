@@ -16,7 +16,7 @@ from openairun_operator.api.names import PLURAL, PROVIDER_PLURAL
 from openairun_operator.checking import Checker
 from openairun_operator.config import Settings
 from openairun_operator.kube.cluster import Cluster, ClusterError
-from openairun_operator.kube.credentials import OperatorKey
+from openairun_operator.kube.credentials import ExchangedKey, OperatorKey, OwnKey
 from openairun_operator.kube.events import Events
 from openairun_operator.kube.lease import Lease
 from openairun_operator.leadership import leading
@@ -24,6 +24,7 @@ from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.metrics import Metrics
 from openairun_operator.providers import Own, Providers
 from openairun_operator.reconciler import Reconciler, always
+from openairun_operator.wires import identity
 from openairun_operator.wires.clients import Clients
 
 logger = logging.getLogger(__name__)
@@ -87,9 +88,7 @@ async def _crd_is_there(cluster: Cluster, stop: asyncio.Event) -> bool:
 
 
 async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop: asyncio.Event) -> None:
-    key = OperatorKey(settings.api_key_file, settings.api_key)
-    if key.current is None:
-        logger.warning("The operator has no API key: %s", key.remedy)
+    key = _own_key(settings, clients)
     events = Events(cluster, settings.holder)
     policy = Policy(holder=settings.holder, orphan_limit=settings.orphan_limit)
     metrics = Metrics()
@@ -122,6 +121,17 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         await keep_watching(lambda flag: _watch(settings, reconciler, providers, background, flag, stop), stop)
 
 
+def _own_key(settings: Settings, clients: Clients) -> OwnKey:
+    if settings.workload_identity:
+        ids, file = settings.workload_identity, settings.workload_token_file
+        return ExchangedKey(lambda: identity.exchange(clients, *ids, file), "/".join(ids))
+    passing = settings.azure_authentication == "BearerToken"
+    key = OperatorKey(settings.api_key_file, settings.api_key, passing=passing)
+    if key.current is None:
+        logger.warning("%s", key.trouble.message)
+    return key
+
+
 async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, reconciler: Reconciler) -> None:
     """List all there is before the first create: else one could overtake another, or be one too many."""
     while True:
@@ -129,6 +139,9 @@ async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, 
             async for body in cluster.every(PROVIDER_PLURAL, settings.namespaces):
                 providers.saw(None, body)
             await providers.read_due()
+            await providers.own.key.looked()
+            if settings.own_provider_selector:
+                await _know_namespaces(cluster, providers)
             async for body in cluster.every(PLURAL, settings.namespaces):
                 reconciler.saw(None, body)
         except ClusterError as error:
@@ -137,6 +150,21 @@ async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, 
             continue
         reconciler.open()
         return
+
+
+async def _know_namespaces(cluster: Cluster, providers: Providers) -> None:
+    """List the namespaces' labels. Without the right to do so all else goes on: kopf asks again every 5 s."""
+    try:
+        async for body in cluster.every_namespace():
+            providers.saw_namespace(None, body)
+    except ClusterError as error:
+        if error.status != 403:
+            raise
+        logger.error(
+            "%s. --own-provider-selector needs that right: add deploy/manifests/components/namespaces. Until then no"
+            " new run is made with the operator's own key",
+            error,
+        )
 
 
 async def _watch(

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from openairun_operator.api import durations
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+DEFAULT_TOKEN_FILE: Final = Path("/var/run/secrets/openai/token")
+"""Not that of the API server, which whoever gets it could use there."""
 DEFAULT_RATE: Final = 1000
 """Requests a minute to one address with one key: OpenAI's historic limit of reads."""
 DEFAULT_BURST: Final = 100
@@ -33,6 +35,11 @@ class Settings:
     base_url: str = DEFAULT_BASE_URL
     api_key_file: Path | None = None
     api_key: str | None = None
+    workload_identity: tuple[str, str] | None = None
+    """The ids of an identity provider and of a service account at OpenAI, instead of a key."""
+    workload_token_file: Path = DEFAULT_TOKEN_FILE
+    azure_api_version: str | None = None
+    azure_authentication: Literal["APIKey", "BearerToken"] | None = None
     organization: str | None = None
     project: str | None = None
     default_model: str | None = None
@@ -95,6 +102,21 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _identity(text: str) -> tuple[str, str]:
+    provider, _, account = text.partition("/")
+    if not (re.fullmatch(r"[!-.0-~]+", provider) and re.fullmatch(r"[!-.0-~]+", account)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write IDENTITY_PROVIDER_ID/SERVICE_ACCOUNT_ID, as OpenAI shows them"
+        )
+    return provider, account
+
+
+def _api_version(text: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9._-]{1,64}", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no version: write one such as v1 or 2025-04-01-preview")
+    return text
+
+
 def _served(text: str) -> str:
     url = _url(text)
     if not url.lower().startswith("http://"):
@@ -153,6 +175,7 @@ def _network(text: str) -> Network:
 
 def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     """The flags of `run`. OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID are their defaults."""
+    parser.set_defaults(refuse=parser.error)
     add = parser.add_argument
     add(
         "--namespace",
@@ -181,6 +204,30 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
         metavar="FILE",
         help="a file that holds the key; may appear later, and is read again when it changes. Without it:"
         " OPENAI_API_KEY",
+    )
+    add(
+        "--workload-identity",
+        type=_identity,
+        metavar="IDENTITY_PROVIDER_ID/SERVICE_ACCOUNT_ID",
+        help="use no key: exchange the ServiceAccount's token for one of this service account at OpenAI (none)",
+    )
+    add(
+        "--workload-token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"the ServiceAccount's token, made for OpenAI as its audience ({DEFAULT_TOKEN_FILE})",
+    )
+    add(
+        "--azure-api-version",
+        type=_api_version,
+        metavar="VERSION",
+        help="--base-url is that of Azure OpenAI: send this as api-version, such as v1 (none)",
+    )
+    add(
+        "--azure-authentication",
+        choices=("APIKey", "BearerToken"),
+        help="how the key is sent to it: in the header api-key, or as a token of Microsoft Entra ID, which something"
+        " else keeps new in --api-key-file (APIKey)",
     )
     add("--organization", type=_header, default=environment.get("OPENAI_ORG_ID", ""), help="or OPENAI_ORG_ID")
     add("--project", type=_header, default=environment.get("OPENAI_PROJECT_ID", ""), help="or OPENAI_PROJECT_ID")
@@ -251,8 +298,27 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
     add("--metrics", type=_served, metavar="URL", help="serve metrics, such as http://0.0.0.0:9090/metrics")
 
 
+def _contradiction(arguments: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
+    """Why these flags cannot stand together; each source of a credential is the only one."""
+    workload, azure = arguments.workload_identity, arguments.azure_api_version
+    rules = {
+        "--workload-identity and --api-key-file: write one of them": workload and arguments.api_key_file,
+        "--workload-identity and OPENAI_API_KEY: unset the variable": workload and environment.get("OPENAI_API_KEY"),
+        "--workload-identity is OpenAI's own, and not for Azure: leave out --azure-api-version": workload and azure,
+        "--workload-token-file needs --workload-identity": arguments.workload_token_file and not workload,
+        "--azure-authentication needs --azure-api-version": arguments.azure_authentication and not azure,
+        "--azure-api-version needs --base-url, such as https://my-resource.openai.azure.com/openai/v1": azure
+        and _url(arguments.base_url) == DEFAULT_BASE_URL,
+        "--azure-authentication=BearerToken needs --api-key-file: a token ends, and a variable is read once":
+        arguments.azure_authentication == "BearerToken" and not arguments.api_key_file,
+    }  # fmt: skip
+    return next((said for said, holds in rules.items() if holds), None)
+
+
 def settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings that the parsed flags and the environment give."""
+    if contradiction := _contradiction(arguments, environment):
+        arguments.refuse(contradiction)
     return Settings(
         holder=f"{environment.get('POD_NAME') or socket.gethostname()}/{uuid.uuid4().hex[:8]}",
         namespaces=tuple(cast(Sequence[str], arguments.namespace)),
@@ -260,6 +326,10 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.
         base_url=_url(arguments.base_url),
         api_key_file=arguments.api_key_file,
         api_key=None if arguments.api_key_file else environment.get("OPENAI_API_KEY"),
+        workload_identity=arguments.workload_identity,
+        workload_token_file=arguments.workload_token_file or DEFAULT_TOKEN_FILE,
+        azure_api_version=arguments.azure_api_version,
+        azure_authentication=arguments.azure_authentication or ("APIKey" if arguments.azure_api_version else None),
         organization=arguments.organization,
         project=arguments.project,
         default_model=arguments.default_model,

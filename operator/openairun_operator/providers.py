@@ -24,7 +24,7 @@ from openairun_operator.buckets import Bucket, Buckets
 from openairun_operator.config import DEFAULT_BASE_URL, Settings
 from openairun_operator.kube import references
 from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError
-from openairun_operator.kube.credentials import OperatorKey, mark
+from openairun_operator.kube.credentials import OwnKey, mark
 from openairun_operator.lifecycle import provider as naming
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.lifecycle.provider import OWN, Provider
@@ -82,7 +82,7 @@ class Own:
     """The operator's own provider: a key, an address, and the namespaces that may use it."""
 
     settings: Settings
-    key: OperatorKey
+    key: OwnKey
 
     def allows(self, namespace: str, labels: Mapping[str, str] | None) -> bool:
         """Whether runs of `namespace` may be made with it. `labels` are None while nobody knows them."""
@@ -99,7 +99,7 @@ class Own:
             name=OWN,
             address=settings.base_url,
             credential=self.key.mark,
-            blocked=blocked or (None if self.key.current else self.no_key()),
+            blocked=blocked or (None if self.key.current else self.key.trouble),
             own_ids_only=settings.forbid_foreign_ids,
             default_model=settings.default_model,
             create_settles=settings.request_timeout + _SETTLES,
@@ -110,13 +110,16 @@ class Own:
         """Its credentials; raises CallFailedError without a key."""
         key = self.key.current or (self.key.last if ending else None)
         if key is None:
-            raise CallFailedError(self.no_key())
+            raise CallFailedError(self.key.trouble)
         settings = self.settings
-        return Credentials(settings.base_url, key, settings.organization, settings.project)
-
-    def no_key(self) -> Failure:
-        """What to say while there is none."""
-        return Failure(reason=Reason.NO_CREDENTIALS, message=f"The operator has no API key: {self.key.remedy}")
+        return Credentials(
+            settings.base_url,
+            key,
+            settings.organization,
+            settings.project,
+            api_version=settings.azure_api_version,
+            key_in_header=settings.azure_authentication == "APIKey",
+        )
 
 
 @dataclass(slots=True)
@@ -130,6 +133,8 @@ class Providers:
     _buckets: Buckets = field(default_factory=lambda: Buckets(time.monotonic))
     _known: dict[Place, Known] = field(default_factory=dict)
     _past: OrderedDict[Place, Known] = field(default_factory=OrderedDict)
+    _own: Credentials | None = None
+    """The last that were used of the operator's own."""
     _labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -319,10 +324,14 @@ class Providers:
 
     def wire(self, run: Run, name: str, api: API, *, ending: bool) -> Wire:
         """The wire to it for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
-        provider = self.of(run, name)
         if name == OWN:
             credentials = self.own.credentials(ending=ending)
+            if self._own != credentials:
+                if self._own:
+                    self.clients.forget(self._own)
+                self._own = credentials
         else:
+            provider = self.of(run, name)
             if provider.blocked and not ending:
                 raise CallFailedError(provider.blocked)
             place = (run.namespace, name)
@@ -342,6 +351,8 @@ class Providers:
         bucket = self.bucket(run, name)
         if bucket and failure.reason is Reason.RATE_LIMITED and failure.retry_after:
             bucket.hold(failure.retry_after)
+        if name == OWN and failure.reason is Reason.INVALID_CREDENTIALS:
+            self.own.key.refused()
         known = self._known.get((run.namespace, name))
         if known and failure.reason is Reason.INVALID_CREDENTIALS:
             known.stale = True

@@ -70,11 +70,12 @@ def rendered(cluster: Cluster, folder: Path, *components: str) -> list[dict[str,
     return list(yaml.safe_load_all(cluster.kubectl.run("kustomize", str(folder)).stdout))
 
 
-def test_both_components_stand_beside_the_operator_and_change_nothing_of_it(cluster: Cluster, tmp_path: Path) -> None:
-    alone, both = rendered(cluster, tmp_path), rendered(cluster, tmp_path, "secrets", "outputs")
-    assert [each for each in both if each in alone] == alone
-    more = {(each["kind"], each["metadata"]["name"]) for each in both if each not in alone}
-    names = ("openairun-operator-secrets", "openairun-operator-outputs")
+def test_components_stand_beside_the_operator_and_change_nothing_of_it(cluster: Cluster, tmp_path: Path) -> None:
+    components = ("secrets", "outputs", "namespaces")
+    alone, every = rendered(cluster, tmp_path), rendered(cluster, tmp_path, *components)
+    assert [each for each in every if each in alone] == alone
+    more = {(each["kind"], each["metadata"]["name"]) for each in every if each not in alone}
+    names = [f"openairun-operator-{component}" for component in components]
     assert more == {(kind, name) for kind in ("ClusterRole", "ClusterRoleBinding") for name in names}
 
 
@@ -83,6 +84,7 @@ def test_both_components_stand_beside_the_operator_and_change_nothing_of_it(clus
     [
         ("secrets", "secrets", set(), {"get"}),
         ("outputs", "configmaps", {"get"}, {"get", "create", "update"}),
+        ("namespaces", "namespaces", set(), {"list", "watch"}),
     ],
 )
 def test_a_component_gives_its_right_and_no_other(

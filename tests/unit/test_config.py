@@ -185,3 +185,67 @@ def test_the_help_can_be_shown_whatever_the_environment_holds(capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "--api-key-file" in said
     assert KEY not in said
+
+
+# Where the operator's own key comes from
+
+
+def test_a_workload_identity_is_two_ids_and_a_file() -> None:
+    told = read("--workload-identity=idp_1/svcacct_1")
+    assert told.workload_identity == ("idp_1", "svcacct_1")
+    assert told.workload_token_file == Path("/var/run/secrets/openai/token")
+    told = read("--workload-identity=idp_1/svcacct_1", "--workload-token-file=/token")
+    assert told.workload_token_file == Path("/token")
+
+
+@pytest.mark.parametrize("ids", ["", "idp_1", "idp_1/", "/svcacct_1", "a/b/c", "a b/c", "ä/b"])
+def test_what_is_no_workload_identity_is_refused(capsys: pytest.CaptureFixture[str], ids: str) -> None:
+    assert "write IDENTITY_PROVIDER_ID/SERVICE_ACCOUNT_ID" in refusal(capsys, f"--workload-identity={ids}")
+
+
+AZURE = ("--base-url=https://mine.openai.azure.com/openai/v1", "--azure-api-version=v1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "authentication"),
+    [
+        (AZURE, "APIKey"),
+        ((*AZURE, "--azure-authentication=APIKey"), "APIKey"),
+        ((*AZURE, "--azure-authentication=BearerToken", "--api-key-file=/token"), "BearerToken"),
+        ((), None),
+    ],
+)
+def test_azure_has_a_version_and_a_way_to_send_the_key(flags: tuple[str, ...], authentication: str | None) -> None:
+    told = read(*flags)
+    assert (told.azure_api_version, told.azure_authentication) == ("v1" if flags else None, authentication)
+
+
+def test_what_is_no_version_of_azures_api_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no version" in refusal(capsys, "--azure-api-version=v1&x=y")
+
+
+IDENTITY = "--workload-identity=idp_1/svcacct_1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "said"),
+    [
+        ([IDENTITY, "--api-key-file=/key"], {}, "--workload-identity and --api-key-file: write one of them"),
+        ([IDENTITY], {"OPENAI_API_KEY": KEY}, "--workload-identity and OPENAI_API_KEY: unset the variable"),
+        ([IDENTITY, *AZURE], {}, "not for Azure"),
+        (["--workload-token-file=/token"], {}, "--workload-token-file needs --workload-identity"),
+        (["--azure-authentication=APIKey"], {}, "--azure-authentication needs --azure-api-version"),
+        (["--azure-api-version=v1"], {}, "--azure-api-version needs --base-url"),
+        (
+            [*AZURE, "--azure-authentication=BearerToken"],
+            {"OPENAI_API_KEY": KEY},
+            "BearerToken needs --api-key-file",
+        ),
+    ],
+)
+def test_there_is_one_source_of_a_key_or_a_refusal(
+    capsys: pytest.CaptureFixture[str], flags: list[str], environment: dict[str, str], said: str
+) -> None:
+    told = refusal(capsys, *flags, **environment)
+    assert said in told
+    assert KEY not in told

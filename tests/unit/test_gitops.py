@@ -1,4 +1,4 @@
-"""How Argo CD and Flux judge a run: the health script on every row of the condition table, and the samples."""
+"""How Argo CD and Flux judge a run and a provider: the health scripts on all their conditions, and the samples."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,18 @@ from lupa import lua51  # the version that Argo CD's interpreter speaks
 from test_lifecycle_conditions import COMPLETED, ENDED, NOT_AWAITED, RETRYING, ROWS, STUCK, WAITING, going, shown
 
 from openairun_operator.api import durations
-from openairun_operator.api.names import GROUP, KIND
+from openairun_operator.api.names import GROUP, KIND, PROVIDER_KIND
+from openairun_operator.api.provider import OpenAIProviderSpec, OpenAIProviderStatus
+from openairun_operator.api.reasons import Reason
+from openairun_operator.lifecycle import provider_status
+from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.facts import Policy
+from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.provider import TIMEOUT
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SCRIPT = (DEPLOY / "argocd/health.lua").read_text()
+PROVIDER_SCRIPT = (DEPLOY / "argocd/health-provider.lua").read_text()
 
 ARGOCD = {
     WAITING: "Progressing",
@@ -30,14 +36,14 @@ ARGOCD = {
 HELD_BACK = {"unclaimed": True, "spec": RESPONSES | {"suspend": True}}
 
 
-def assess(object_: dict[str, Any]) -> tuple[str, str]:
+def assess(object_: dict[str, Any], script: str = SCRIPT) -> tuple[str, str]:
     """Argo CD's health and message for the object, with no more libraries than Argo CD gives a script."""
     lua = lua51.LuaRuntime(register_eval=False, register_builtins=False)
     lua.execute(
         "getmetatable('').__index = nil; string, io, os, debug, math, coroutine, require, package, python = nil"
     )
     lua.globals().obj = lua.table_from(object_, recursive=True)
-    said = lua.execute(SCRIPT)
+    said = lua.execute(script)
     assert sorted(said.keys()) == ["message", "status"]
     return said["status"], said["message"]
 
@@ -120,9 +126,79 @@ def test_objects_that_the_server_sends_with_nulls_are_read() -> None:
     assert assess(object_) == ("Healthy", "Completed")
 
 
-def test_the_patch_holds_the_script_word_for_word() -> None:
+AVAILABLE = None
+PROVIDERS = {
+    AVAILABLE: ("Healthy", "Current"),
+    Reason.INVALID_CREDENTIALS: ("Degraded", "Failed"),
+    Reason.NO_CREDENTIALS: ("Degraded", "Failed"),
+    Reason.ADDRESS_REFUSED: ("Degraded", "Failed"),
+    Reason.INVALID_SPEC: ("Degraded", "Failed"),
+    Reason.UNREACHABLE: ("Progressing", "InProgress"),
+    Reason.RATE_LIMITED: ("Progressing", "InProgress"),
+}
+"""Argo CD's health and kstatus' outcome, by the reason for which a provider cannot be used."""
+REASONS = pytest.mark.parametrize("reason", PROVIDERS)
+
+
+def provider(reason: Reason | None) -> dict[str, Any]:
+    """An OpenAIProvider that was checked, as the API server returns it."""
+    spec = OpenAIProviderSpec.model_validate({"apiKeySecretRef": {"name": "openai", "key": "api-key"}})
+    failure = Failure(reason=reason, message="what is wrong") if reason else None
+    status = provider_status.status(
+        spec, "https://api.openai.com/v1", ["Responses"], failure, (0, 0), OpenAIProviderStatus(), 3, START
+    )
+    return {"metadata": {"name": "default", "namespace": "team", "generation": 3}, "status": st.dump(status)}
+
+
+@REASONS
+def test_a_provider_is_healthy_when_its_server_takes_the_key_and_degraded_when_a_person_must_act(
+    reason: Reason | None,
+) -> None:
+    object_ = provider(reason)
+    message = object_["status"]["conditions"][0]["message"]
+    health, outcome = PROVIDERS[reason]
+    assert assess(object_, PROVIDER_SCRIPT) == (health, message)
+    assert kstatus.outcome(object_) == outcome
+
+
+@REASONS
+def test_a_provider_in_a_new_generation_is_progressing_until_it_is_checked(reason: Reason | None) -> None:
+    object_ = provider(reason)
+    object_["metadata"]["generation"] += 1
+    assert assess(object_, PROVIDER_SCRIPT)[0] == "Progressing"
+    assert kstatus.outcome(object_) == "InProgress"
+
+
+@REASONS
+def test_a_provider_that_is_deleted_is_progressing(reason: Reason | None) -> None:
+    object_ = provider(reason)
+    object_["metadata"]["deletionTimestamp"] = START.isoformat()
+    assert assess(object_, PROVIDER_SCRIPT)[0] == "Progressing"
+    assert kstatus.outcome(object_) == "Terminating"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        None,
+        {"observedGeneration": -1},
+        {"observedGeneration": 3},
+        {"observedGeneration": 3, "conditions": None},
+        {"observedGeneration": 3, "conditions": [{"type": "Stalled", "status": "True"}]},
+        {"observedGeneration": 3, "conditions": [{"type": "Ready", "status": "False", "message": None}]},
+    ],
+    ids=str,
+)
+def test_a_provider_that_says_too_little_is_progressing(status: dict[str, Any] | None) -> None:
+    health, message = assess(provider(AVAILABLE) | {"status": status}, PROVIDER_SCRIPT)
+    assert health == "Progressing"
+    assert message
+
+
+def test_the_patch_holds_the_scripts_word_for_word() -> None:
     patch = yaml.safe_load((DEPLOY / "argocd/argocd-cm-patch.yaml").read_text())
-    assert patch == {"data": {f"resource.customizations.health.{GROUP}_{KIND}": SCRIPT}}
+    scripts = {KIND: SCRIPT, PROVIDER_KIND: PROVIDER_SCRIPT}
+    assert patch == {"data": {f"resource.customizations.health.{GROUP}_{kind}": scripts[kind] for kind in scripts}}
 
 
 def test_the_application_prunes_and_never_replaces() -> None:

@@ -1,5 +1,6 @@
 """What `kubectl apply -k` makes of the manifests and the overlays."""
 
+import argparse
 import os
 import subprocess
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from openairun_operator.config import add_flags, settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
@@ -108,3 +111,43 @@ def test_no_role_lists_watches_or_writes_secrets(base: Objects, everywhere: Obje
         rules = [rule for each in objects.values() for rule in each.get("rules", ())]
         verbs = {verb for rule in rules if {"secrets", "*"} & set(rule["resources"]) for verb in rule["verbs"]}
         assert verbs == (set() if objects is base else {"get"})
+
+
+def test_namespaces_are_listed_and_watched_and_no_more(tmp_path: Path, base: Objects) -> None:
+    mine = made_of(tmp_path, resources=["manifests"], components=["manifests/components/namespaces"])
+    more = {key: each for key, each in mine.items() if key not in base}
+    assert set(more) == {(kind, "openairun-operator-namespaces") for kind in CLUSTER_WIDE}
+    (rule,) = more["ClusterRole", "openairun-operator-namespaces"]["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["namespaces"], ["list", "watch"])
+    assert {key: each for key, each in mine.items() if key in base} == base
+
+
+@pytest.mark.parametrize("overlay", ["overlays/cluster", "overlays/namespace", "manifests"])
+def test_with_a_workload_identity_the_pod_has_a_token_for_openai_and_no_key(
+    tmp_path: Path, base: Objects, overlay: str
+) -> None:
+    patch = """
+- op: add
+  path: /spec/template/spec/containers/0/args/-
+  value: --workload-identity=idp_1/svcacct_1
+"""
+    mine = made_of(
+        tmp_path,
+        resources=[overlay],
+        components=["manifests/components/workload-identity"],
+        patches=[{"target": {"kind": "Deployment", "name": "openairun-operator"}, "patch": patch}],
+    )
+    assert set(args(base)) - set(args(mine)) == {"--api-key-file=/etc/openairun/credentials/api-key"}
+    template = mine["Deployment", "openairun-operator"]["spec"]["template"]["spec"]
+    (mount,) = template["containers"][0]["volumeMounts"]
+    (volume,) = template["volumes"]
+    (source,) = volume["projected"]["sources"]
+    token = source["serviceAccountToken"]
+    assert mount["name"] == volume["name"]
+    assert token["audience"] == "https://api.openai.com/v1"
+    parser = argparse.ArgumentParser()
+    add_flags(parser, {})
+    flags = [each.replace("$(POD_NAMESPACE)", "team") for each in args(mine)[1:]]
+    told = settings(parser.parse_args(flags), {})
+    assert told.workload_identity == ("idp_1", "svcacct_1")
+    assert str(told.workload_token_file) == f"{mount['mountPath']}/{token['path']}"

@@ -180,14 +180,22 @@ class Cluster:
     async def every(self, plural: str, namespaces: Iterable[str]) -> AsyncIterator[Body]:
         """All objects of a kind of ours, of all namespaces if none is named. Raises ClusterError."""
         for path in [_path(_RESOURCES, namespace, plural) for namespace in namespaces] or [f"{_RESOURCES}/{plural}"]:
-            more = ""
-            while True:
-                page = await self._exchange("GET", f"list {plural}", f"{path}?limit={_PAGE}{more}")
-                for item in page["items"]:
-                    yield item
-                if not (token := page["metadata"].get("continue")):
-                    break
-                more = f"&continue={quote(token, safe='')}"
+            async for item in self._all(plural, path):
+                yield item
+
+    def every_namespace(self) -> AsyncIterator[Body]:
+        """All namespaces themselves. Raises ClusterError."""
+        return self._all("namespaces", f"{_CORE}/namespaces")
+
+    async def _all(self, plural: str, path: str) -> AsyncIterator[Body]:
+        more = ""
+        while True:
+            page = await self._exchange("GET", f"list {plural}", f"{path}?limit={_PAGE}{more}")
+            for item in page["items"]:
+                yield item
+            if not (token := page["metadata"].get("continue")):
+                break
+            more = f"&continue={quote(token, safe='')}"
 
     async def find(self, run: Run) -> Body | None:
         """The resource as it is now; None if there is none, or another bears its name. By a list: get is no right."""

@@ -76,8 +76,16 @@ def test_short_secrets_do_not_tear_a_text_apart() -> None:
     assert text.redact("a banana", "a", "", "an") == "a banana"
 
 
+@pytest.mark.parametrize("space", ["\n", "  ", "\r\n\t", "\u2028"])
+def test_a_line_end_in_a_key_does_not_hide_it(space: str) -> None:
+    """A message is one line: the key would be whole again in it."""
+    for secret in ("team key 0123", "team  key 0123"):
+        assert "0123" not in text.message(f"no: team{space}key 0123", secret)
+        assert "0123" not in text.message(text.without(f"no: team{space}key 0123", text.forms(secret)))
+
+
 def test_control_characters_go_and_lines_stay() -> None:
-    assert text.clean("a\x00b\x1b[31mc\x7f\x9fd\u202ee\u2066f\ud800g") == "ab[31mcdefg"
+    assert text.clean("a\x00b\x1b[31mc\x7f\x9fd\u202ee\u2066\u061cf\ud800g") == "ab[31mcdefg"
     assert text.clean("a\r\nb\rc\td\n") == "a\nb\nc\td\n"
 
 

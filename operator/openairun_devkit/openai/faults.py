@@ -23,6 +23,8 @@ class Fault:
     """For how many requests; None: for all."""
     status: int | None = None
     """Alone: with OpenAI's usual error body. Absent beside a body: 200."""
+    reason: str | None = None
+    """The reason phrase behind the status, where it is not the usual one."""
     body: Any = None
     """A string goes out as it is, anything else as JSON."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Fault:
             "submits": self.submits,
             "times": self.times,
             "status": self.status,
+            "reason": self.reason,
             "body": self.body,
             "headers": self.headers,
             "content_type": self.content_type,

@@ -231,6 +231,8 @@ class OpenAIStandIn:
             return None
         if fault.content_type is not None:
             answer.headers["Content-Type"] = fault.content_type
+        if fault.reason is not None:
+            answer.set_status(answer.status, fault.reason)
         answer.headers.update(fault.headers)
         return answer
 

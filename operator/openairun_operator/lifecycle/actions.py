@@ -1,7 +1,7 @@
 """What to do next with a run: the vocabulary between deciding and acting."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from openairun_operator.api.record import Record
@@ -82,7 +82,7 @@ class Store:
 
     record: Record
     name: str
-    data: Mapping[str, str]
+    data: Mapping[str, str] = field(repr=False)
     owned: bool
     left_out: str | None = None
     """What is not written for want of room, for a person to read."""

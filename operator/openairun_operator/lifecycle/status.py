@@ -235,7 +235,7 @@ def _required(seen: RunObservation) -> RequiredAction:
             ToolCall(
                 id=text.clean(call.id),
                 type=call.type,
-                name=text.clean(call.name)[:256],
+                name=text.message(call.name)[:256],
                 arguments=shown,
                 truncated=True if len(shown) < len(arguments) else None,
                 serverLabel=text.message(call.server)[:256] if call.server else None,

@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -18,9 +18,9 @@ _KEYS = re.compile(r"\b(?:sk|sess|ek|pk|rk)-[A-Za-z0-9_\-*.…]{4,}|(?i:\b(beare
 
 _REQUEST = re.compile(r" \(request id [^()]*\)$")
 
-# C0 and C1 controls but tab and newline, the bidirectional overrides (they reorder what a terminal
-# shows), and lone surrogates, which no JSON encoder takes.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# C0 and C1 controls but tab and newline, the marks of direction (they reorder what a terminal shows), and lone
+# surrogates, which no JSON encoder takes.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
@@ -35,13 +35,13 @@ def forms(*secrets: str) -> tuple[str, ...]:
     """
     found: set[str] = set()
     for secret in secrets:
-        found.add(secret)
+        found |= {secret, _in_line(secret)}
         if len(secret) >= _MIN_ENCODED:
             found |= _forms(secret)
             bare = secret.strip("\"'")  # quotes are often taken into a Secret by mistake, and left out by who reads it
             if len(bare) >= _MIN_ENCODED:
                 found |= _forms(bare)
-    return tuple(sorted(found, key=len, reverse=True))
+    return tuple(sorted(found - {""}, key=len, reverse=True))
 
 
 _MIN_ENCODED: Final = 8
@@ -72,15 +72,25 @@ def _base64(secret: bytes) -> Iterable[str]:
         yield encoded.replace("+", "-").replace("/", "_")
 
 
-def without(text: str, written: Iterable[str]) -> str:
-    """`text` without what is `written` in it, also where control characters hide it, which others take out later."""
+def without(text: str, written: Collection[str]) -> str:
+    """`text` without what is `written` in it, also where control characters or line ends hide it, which others take
+    out later.
+    """
     for form in written:
         text = text.replace(form, REDACTED)
     if _CONTROLS.search(text):
         plain = clean(text)
         if any(form in plain for form in written):
             return without(plain, written)
+    if spaced := [form for form in written if " " in form]:
+        line = _in_line(text)
+        if any(form in line for form in spaced):
+            return without(line, written)
     return text
+
+
+def _in_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def redact(text: str, *secrets: str) -> str:
@@ -92,8 +102,7 @@ def redact(text: str, *secrets: str) -> str:
 def message(text: str, *secrets: str) -> str:
     """`text` as one line of a message: clean, redacted, at most 1024 characters."""
     # Cleaned first: a key with a control character in it would not be known for one, and whole again thereafter.
-    line = " ".join(redact(clean(text), *secrets).split())
-    return cut(line, MAX_MESSAGE)
+    return cut(_in_line(redact(clean(text), *secrets)), MAX_MESSAGE)
 
 
 def cut(text: str, most: int) -> str:

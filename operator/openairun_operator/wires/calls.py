@@ -92,7 +92,8 @@ def _address_refused(stopped: AddressRefusedError, *secrets: str) -> CallFailedE
 _MIN_KEY: Final = 8
 """Shorter keys are dummies, which self-hosted servers take; their letters may be in any text."""
 _NAMES: Final = frozenset({"id", "object", "type", "status", "thread_id", "call_id", "role"})
-_WORD: Final = re.compile("[A-Za-z_]+")
+_WORD: Final = re.compile("[a-z]{1,15}(_[a-z]{1,15})*")
+"""What the API's own names look like."""
 
 
 class _Hidden:
@@ -100,7 +101,7 @@ class _Hidden:
 
     def __init__(self, secrets: list[str]) -> None:
         self.anywhere = text.forms(*secrets)
-        # A word is a dummy: what the API itself calls things must be left as it is.
+        # Such a key is a dummy: what the API itself calls things must be left as it is.
         self.in_names = text.forms(*(secret for secret in secrets if not _WORD.fullmatch(secret)))
 
 

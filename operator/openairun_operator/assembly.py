@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import kopf
+from kopf._cogs.structs.references import Insights  # what kopf.spawn_tasks takes, and not exported
 
 from openairun_operator import handlers
 from openairun_operator.api.names import PLURAL, PROVIDER_PLURAL
@@ -32,10 +33,16 @@ logger = logging.getLogger(__name__)
 _CRD_RETRY: Final = 5.0
 _WATCH_RETRY: Final = 2.0
 _DRAIN: Final = timedelta(seconds=5)
+_WATCHED: Final = {PLURAL, PROVIDER_PLURAL, "namespaces"}
+"""What kopf must find, each by its plural: without namespaces it begins no watch at all."""
 
 
 class NotServedError(Exception):
     """A port that was asked for cannot be served. The message is one line."""
+
+
+class NotWatchedError(Exception):
+    """kopf does not watch what it should."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -99,8 +106,13 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     reconciler = Reconciler(policy, cluster, providers, events, metrics, may_act=may_act)
     providers.changed = reconciler.provider_changed
 
+    known = asyncio.Event()
+
     async def begin() -> None:
-        await _know_all(settings, cluster, providers, reconciler)
+        # Once: what goes on is looked at and cancelled though the watch began anew and nothing can be listed.
+        if not known.is_set():
+            await _know_all(settings, cluster, providers, reconciler)
+            known.set()
         await reconciler.scheduler.run()
 
     background = {
@@ -118,7 +130,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
             return
         if settings.liveness:
             await _check_free(settings.liveness)
-        await keep_watching(lambda flag: _watch(settings, reconciler, providers, background, flag, stop), stop)
+        await keep_watching(lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop)
 
 
 def _own_key(settings: Settings, clients: Clients) -> OwnKey:
@@ -169,6 +181,7 @@ async def _know_namespaces(cluster: Cluster, providers: Providers) -> None:
 
 async def _watch(
     settings: Settings,
+    cluster: Cluster,
     reconciler: Reconciler,
     providers: Providers,
     background: Mapping[str, handlers.Background],
@@ -179,10 +192,11 @@ async def _watch(
     registry = kopf.OperatorRegistry()
     handlers.register(registry, reconciler, background, (settings.request_timeout + _DRAIN).total_seconds(), flag)
     handlers.watch_providers(registry, providers, namespaces=bool(settings.own_provider_selector))
-    others = asyncio.all_tasks()
+    others, insights = asyncio.all_tasks(), Insights()
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=kopf.OperatorSettings(),
+        insights=insights,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
         liveness_endpoint=settings.liveness,
@@ -193,7 +207,21 @@ async def _watch(
     # Not kopf.operator, which is the same but for this: kopf has taken the signals just now, and would forget one that
     # comes while it ends for another reason.
     _stop_at_signals(stop)
-    await kopf.run_tasks(tasks, ignored=others)
+    looking = asyncio.create_task(_look_again(insights, cluster, stop), name="look again")
+    await kopf.run_tasks([*tasks, looking], ignored=others)  # until the first of them ends
+
+
+async def _look_again(insights: Insights, cluster: Cluster, stop: asyncio.Event) -> None:
+    """End if kopf, which looks but once for what it is to watch, did not find it, and it is there now.
+
+    Until then kopf runs, so that the probe is answered, and what goes at OpenAI is looked at and cancelled.
+    """
+    await insights.ready_resources.wait()
+    found = {each.plural for each in (*insights.watched_resources, *insights.backbone.values())}
+    if not (missing := _WATCHED - found):
+        await asyncio.Event().wait()
+    if await _crd_is_there(cluster, stop):
+        raise NotWatchedError(f"kopf does not watch {', '.join(sorted(missing))}")
 
 
 async def keep_watching(watch: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:

@@ -362,6 +362,24 @@ def test_watches_that_are_cut_and_refused_stop_no_poll_and_come_back(
     assert operator.stop() == 0
 
 
+def test_an_api_group_that_was_away_for_seconds_is_watched_again(
+    kubectl: Kubectl, namespace: str, start_operator: StartOperator, openai: OpenAIControl, api_proxy: ApiProxy
+) -> None:
+    """It answers 404 where its CRDs are applied anew, and behind a proxy; kopf ends, and looks once when it begins."""
+    operator = start_operator(namespace, through_proxy=api_proxy)
+    before = Resource.apply(kubectl, "before", RESPONSE, script="never").wait_phase("InProgress")
+    looks = openai.count("GET", "/responses/")
+    api_proxy.fail("GET", "/apis/openairun.dev", 404, times=None)
+    api_proxy.cut_watches()
+    operator.wait_for_log("kubectl apply -k deploy/crds")
+    openai.wait("GET", "/responses/", count=looks + 2, timeout=30)  # meanwhile runs are looked at
+    api_proxy.heal()
+    Resource.apply(kubectl, "after", RESPONSE).wait_for("Ready", timeout=20)
+    before.delete(timeout=10)
+    assert [each["cancel_calls"] for each in openai.runs()] == [1, 0]
+    assert operator.stop() == 0
+
+
 def test_the_operator_waits_for_the_crd_and_says_so(
     kubectl: Kubectl, namespace: str, start_operator: StartOperator, api_proxy: ApiProxy
 ) -> None:

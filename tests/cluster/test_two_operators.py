@@ -84,6 +84,32 @@ def test_one_that_is_killed_is_followed_within_the_time_of_the_lease(
     assert_each_once(openai, 1)
 
 
+def test_a_lease_that_is_deleted_amid_creates_makes_nothing_twice(
+    cluster: Cluster,
+    kubectl: Kubectl,
+    namespace: str,
+    start_operator: StartOperator,
+    openai: OpenAIControl,
+    lease: str,
+) -> None:
+    """Another that took it at once would send anew what the first has sent, which it may of these runs."""
+    leases = cluster.kubectl.in_namespace(cluster.operator_namespace)
+
+    def renewed() -> str:
+        return str(leases.json("get", "lease", "openairun-operator")["spec"]["renewTime"])
+
+    start_operator(namespace, extra_args=[lease]).wait_for_log("holds the Lease")
+    start_operator(namespace, extra_args=[lease]).wait_for_log("waiting")
+    openai.fault("POST /responses$", times=None, delay=4)
+    documents = [run(f"run-{number}", RESPONSE | {"onUnknownCreate": "CreateAgain"}) for number in range(60)]
+    kubectl.apply(yaml.safe_dump_all(documents))
+    before = renewed()
+    wait_until(lambda: renewed() != before, 5, "a renewal")  # so that the next look is mostly the other's
+    leases.run("delete", "lease", "openairun-operator")
+    wait_until(lambda: phases(kubectl) == {"Completed": 60}, 60, "60 completed runs")
+    assert_each_once(openai, 60)
+
+
 def test_a_standby_is_alive_and_ends_at_once(
     namespace: str, start_operator: StartOperator, openai: OpenAIControl, lease: str
 ) -> None:

@@ -14,13 +14,16 @@ from typing import Any, cast
 
 import kopf
 import pytest
+from kubernetes.aio import client
 from reconciling import World
 
 from openairun_devkit.cluster.server import StandInCluster
 from openairun_operator import assembly, handlers
+from openairun_operator.api.crd import PLURALS, custom_resource_definition
 from openairun_operator.api.names import FINALIZER, GROUP, PLURAL, RECORD_ANNOTATION
 from openairun_operator.config import Settings
 from openairun_operator.kube import kopf_settings
+from openairun_operator.kube.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 OBJECT: dict[str, Any] = {
@@ -203,11 +206,67 @@ async def test_a_signal_while_kopf_ends_by_itself_is_not_lost(
     assert begun == ["kopf"]
 
 
-async def watch_with(watched: Watched, background: dict[str, handlers.Background], stop: asyncio.Event) -> None:
-    settings = Settings(holder="me")
+class Late(Cluster):
+    """The CRDs, and a run, come when they were found to be missing."""
+
+    async def serves_crds(self) -> bool:
+        served = await super().serves_crds()
+        if not served:
+            path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            for plural in PLURALS:
+                await self._exchange("POST", "install", path, custom_resource_definition(plural))
+            run = {**OBJECT, "metadata": {"name": "run"}, "spec": {"model": "m", "input": "x"}}
+            await self._exchange("POST", "create", f"/apis/{OBJECT['apiVersion']}/namespaces/default/{PLURAL}", run)
+        return served
+
+
+async def test_what_is_not_there_when_kopf_looks_is_watched_once_it_is(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """kopf looks once, and without a right on CRDs not again: it would watch nothing for ever, and call that well."""
+    monkeypatch.setattr(assembly, "_WATCH_RETRY", 0.0)
+    monkeypatch.setattr(assembly, "_CRD_RETRY", 0.1)
+    stop = asyncio.Event()
+    monkeypatch.setattr(watched, "saw", lambda *_: stop.set())
+    with StandInCluster() as server:
+        monkeypatch.setattr(kopf, "login_via_client", lambda **_: kopf.ConnectionInfo(server=server.url))
+        cluster = Late(client.ApiClient(client.Configuration(host=server.url)))
+        await asyncio.wait_for(watch_with(watched, {}, stop, cluster), 20)
+        await cluster.close()
+    assert caplog.text.count("The watch ended") == 1
+
+
+async def test_what_is_there_by_one_answer_and_not_by_another_is_looked_for_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A group's own page may come before the list of groups, which kopf reads."""
+    monkeypatch.setattr(assembly, "_WATCH_RETRY", 0.0)
+    stop, looks = asyncio.Event(), 0
+
+    class Served:
+        async def serves_crds(self) -> bool:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                stop.set()
+            return True
+
+    with StandInCluster() as server:
+        monkeypatch.setattr(kopf, "login_via_client", lambda **_: kopf.ConnectionInfo(server=server.url))
+        await asyncio.wait_for(watch_with(watched, {}, stop, cast(Any, Served())), 20)
+    assert caplog.text.count("kopf does not watch openaiproviders, openairuns") >= 2
+
+
+async def watch_with(
+    watched: Watched, background: dict[str, handlers.Background], stop: asyncio.Event, cluster: Cluster | None = None
+) -> None:
+    settings, cluster = Settings(holder="me"), cast(Cluster, cluster)
     try:
         await assembly.keep_watching(
-            lambda flag: assembly._watch(settings, cast(Any, watched), cast(Any, None), background, flag, stop), stop
+            lambda flag: assembly._watch(
+                settings, cluster, cast(Any, watched), cast(Any, None), background, flag, stop
+            ),
+            stop,
         )
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

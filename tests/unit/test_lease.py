@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from openairun_operator.kube.cluster import Body, Cluster, ClusterError, ConflictError, GoneError
+from openairun_operator.kube.cluster import Body, Cluster, ClusterError, ConflictError, GoneError, RefusedError
 from openairun_operator.kube.lease import DURATION, Lease
 
 
@@ -21,6 +22,7 @@ class Leases:
         self.version = 0
         self.away = False
         self.writes = 0
+        self.before_write: list[Callable[[], None]] = []
 
     async def read_lease(self, namespace: str, name: str) -> Body:
         self._reach()
@@ -29,14 +31,16 @@ class Leases:
         return copy.deepcopy(self.there)
 
     async def create_lease(self, body: Body) -> Body:
-        self._reach()
+        self._meanwhile()
         if self.there is not None:
             raise ConflictError("create", 409, "there is one")
         return self._put(body)
 
     async def replace_lease(self, body: Body) -> Body:
-        self._reach()
-        if self.there is None or body["metadata"]["resourceVersion"] != self.there["metadata"]["resourceVersion"]:
+        self._meanwhile()
+        if self.there is None:
+            raise GoneError("renew", 404, "not found")
+        if body["metadata"]["resourceVersion"] != self.there["metadata"]["resourceVersion"]:
             raise ConflictError("renew", 409, "changed")
         return self._put(body)
 
@@ -44,7 +48,14 @@ class Leases:
         if self.away:
             raise ClusterError("reach", None, "away")
 
+    def _meanwhile(self) -> None:
+        self._reach()
+        if self.before_write:
+            self.before_write.pop()()
+
     def _put(self, body: Body) -> Body:
+        if body["spec"]["leaseTransitions"] > 2**31 - 1:
+            raise RefusedError("renew", 400, "cannot unmarshal number into Go struct field of type int32")
         self.version += 1
         self.writes += 1
         self.there = copy.deepcopy(body)
@@ -53,6 +64,14 @@ class Leases:
 
     def lease(self, holder: str) -> Lease:
         return Lease(cast(Cluster, self), "system", "operator", holder, clock=lambda: self.now, period=0.0)
+
+    def delete(self) -> None:
+        self.there = None
+
+    def change(self, **spec: Any) -> None:
+        """As a person does by hand."""
+        assert self.there
+        self._put({**self.there, "spec": {**self.there["spec"], **spec}})
 
     @property
     def holder(self) -> Any:
@@ -166,3 +185,112 @@ async def test_a_race_for_it_has_one_winner(leases: Leases) -> None:
     several = [leases.lease(str(i)) for i in range(5)]
     won = await asyncio.gather(*(tries(lease) for lease in several))
     assert sum(won) == sum(lease.held() for lease in several) == 1
+
+
+@pytest.fixture(params=["deleted", "blanked"])
+def take_away(request: pytest.FixtureRequest, leases: Leases) -> Callable[[], None]:
+    """What a person may do to a Lease that somebody holds."""
+    return leases.delete if request.param == "deleted" else lambda: leases.change(holderIdentity="")
+
+
+async def test_one_that_was_taken_away_by_hand_is_not_anothers_while_its_holder_may_act(
+    leases: Leases, take_away: Callable[[], None]
+) -> None:
+    one, two = leases.lease("one"), leases.lease("two")
+    await one.acquire()
+    await tries(two)
+    leases.now += 3
+    assert await tries(one)
+    take_away()  # and the holder, which is cut off, does not know
+    while not await tries(two):
+        assert not two.held()
+        leases.now += 1
+        assert leases.now < 1000 + 3 + DURATION + 1
+    assert not one.held()
+    assert (leases.holder, two.held()) == ("two", True)
+
+
+async def test_one_that_was_taken_away_by_hand_stays_its_holders(leases: Leases, take_away: Callable[[], None]) -> None:
+    one, two = leases.lease("one"), leases.lease("two")
+    await one.acquire()
+    await tries(two)
+    take_away()
+    assert not await tries(two)
+    leases.now += 3
+    assert await tries(one)
+    for _ in range(20):
+        leases.now += 3
+        assert await tries(one)
+        assert not await tries(two)
+    assert (leases.holder, one.held(), two.held()) == ("one", True, False)
+
+
+async def test_given_up_it_is_taken_at_once_by_one_that_has_waited(leases: Leases) -> None:
+    one, two = leases.lease("one"), leases.lease("two")
+    await one.acquire()
+    await tries(two)
+    await one.release()
+    assert await tries(two)
+
+
+async def test_where_nobody_was_seen_to_hold_it_it_is_taken_at_once(
+    leases: Leases, take_away: Callable[[], None]
+) -> None:
+    await leases.lease("one").acquire()
+    take_away()
+    assert await tries(leases.lease("two"))
+
+
+@pytest.mark.parametrize("meanwhile", ["deleted", "changed"])
+async def test_a_holder_whose_renewal_comes_too_late_looks_again_at_once(leases: Leases, meanwhile: str) -> None:
+    one = leases.lease("one")
+    await one.acquire()
+    leases.before_write = [leases.delete if meanwhile == "deleted" else leases.change]
+    leases.now += 3
+    assert await tries(one)
+    assert (leases.holder, one.held()) == ("one", True)
+
+
+async def test_a_holder_whose_lease_is_not_as_it_was_does_not_act_until_it_has_it_again(leases: Leases) -> None:
+    one = leases.lease("one")
+    await one.acquire()
+
+    def lose_both() -> None:
+        leases.delete()
+        leases.away = True
+
+    leases.before_write = [lose_both]
+    assert not await tries(one)
+    assert not one.held()
+    leases.away = False
+    assert await tries(one)
+    assert one.held()
+
+
+async def test_a_holder_that_another_overtakes_knows_it_at_once(leases: Leases) -> None:
+    one = leases.lease("one")
+    await one.acquire()
+    leases.before_write = [lambda: leases.change(holderIdentity="two")]
+    assert await asyncio.wait_for(one.keep(), 5) == "two"
+    assert not one.held()
+
+
+async def test_a_read_that_fails_does_not_lose_one_that_was_anothers_before(leases: Leases) -> None:
+    one, two = leases.lease("one"), leases.lease("two")
+    await one.acquire()
+    await tries(two)
+    leases.delete()
+    while not await tries(two):
+        leases.now += 1
+    leases.away = True
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(two.keep(), 0.1)
+    assert leases.holder == "two"
+
+
+async def test_the_count_of_its_holders_has_an_end(leases: Leases) -> None:
+    one, two = leases.lease("one"), leases.lease("two")
+    await one.acquire()
+    leases.change(holderIdentity="", leaseTransitions=2**31 - 1)
+    assert await tries(two)
+    assert two.held()

@@ -21,6 +21,10 @@ DURATION: Final = 15.0
 _MARGIN: Final = 5.0
 """Seconds before the end of that time in which the holder does nothing any more: what it began may still arrive."""
 _PERIOD: Final = 3.0
+_GIVEN_UP: Final = 1
+"""The duration, in seconds, of a Lease whose holder gave it up. client-go writes the same."""
+_MOST_CHANGES: Final = 2**31 - 1
+"""It is an int32: with a greater one, which takes a person's hand, every write would be refused."""
 
 
 class Lease:
@@ -70,48 +74,57 @@ class Lease:
         try:
             there = await self._cluster.read_lease(self._namespace, self._name)
             if there.get("spec", {}).get("holderIdentity") == self._holder:
-                spec = {**there["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+                spec = {**there["spec"], "holderIdentity": "", "leaseDurationSeconds": _GIVEN_UP}
                 await self._cluster.replace_lease({**there, "spec": spec})
         except ClusterError as error:
             logger.warning("%s", error)  # it ends by itself
 
     async def _try(self) -> bool:
         """Take or renew it; the answer is whether it is ours, for another while."""
-        began = self._clock()
         try:
-            taken = await self._take()
-        except ConflictError:
-            return False  # another was quicker: the next look tells who
+            try:
+                return await self._take()
+            except (ConflictError, GoneError):
+                self._renewed = None  # it is not as it was read, and may be another's: look again at once
+                return await self._take()
         except ClusterError as error:
             logger.warning("%s", error)
             return False
-        if taken:
-            self._renewed = began
-        return taken
 
     async def _take(self) -> bool:
+        began = self._clock()
         try:
             there = await self._cluster.read_lease(self._namespace, self._name)
         except GoneError:
+            there = {}
+        spec = there.get("spec") or {}
+        other = spec.get("holderIdentity") or ""
+        if other != self._holder:
+            self._renewed = None
+            if not self._is_free(spec):
+                if other and self._told != other:
+                    self._told = other
+                    logger.info("operator %s holds the Lease %s/%s: waiting", other, self._namespace, self._name)
+                return False
+        if there:
+            await self._cluster.replace_lease({**there, "spec": self._spec(spec)})
+        else:
             metadata = {"name": self._name, "namespace": self._namespace}
             await self._cluster.create_lease(
                 {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": self._spec({})}
             )
-            return True
-        spec = there.get("spec") or {}
-        other = spec.get("holderIdentity") or ""
-        if other and other != self._holder and not self._over(spec):
-            self._renewed = None
-            if self._told != other:
-                self._told = other
-                logger.info("operator %s holds the Lease %s/%s: waiting", other, self._namespace, self._name)
-            return False
-        await self._cluster.replace_lease({**there, "spec": self._spec(spec)})
-        self._told = None
+        self._renewed = began
+        self._seen = self._told = None  # whose it was before is of no meaning any more
         return True
 
-    def _over(self, spec: Body) -> bool:
-        """Whether another's Lease was seen unchanged for as long as it lasts."""
+    def _is_free(self, spec: Body) -> bool:
+        """Whether a Lease that is not ours, or none (an empty `spec`), is nobody's.
+
+        One that was another's, and names nobody now or is missing, was not given up unless it says so: a person did
+        that, and its holder acts until it looks. So that, too, must be seen for as long as the Lease lasts.
+        """
+        if not spec.get("holderIdentity") and (self._seen is None or spec.get("leaseDurationSeconds") == _GIVEN_UP):
+            return True
         mark = (spec.get("holderIdentity"), spec.get("renewTime"), spec.get("leaseTransitions"))
         if self._seen is None or self._seen[0] != mark:
             self._seen = (mark, self._clock())
@@ -126,5 +139,5 @@ class Lease:
             "leaseDurationSeconds": int(DURATION),
             "acquireTime": before.get("acquireTime", now) if ours else now,
             "renewTime": now,
-            "leaseTransitions": changes if ours or not before else changes + 1,
+            "leaseTransitions": changes if ours or not before else min(changes + 1, _MOST_CHANGES),
         }

@@ -69,6 +69,7 @@ def echoed_run(api: str, status: str, said: str) -> dict[str, Any]:
         items = [
             {"type": "message", "id": said, "status": said, "role": "assistant", "content": texts},
             {"type": "function_call", "call_id": "call_1", "name": said, "arguments": json.dumps({"a": said})},
+            {"type": "function_call", "call_id": said, "name": said, "arguments": said},
             {"type": said, "id": "item_1", said: [said]},
         ]
         return {**shared, "error": error, "incomplete_details": {"reason": said}, "output": items}

@@ -52,7 +52,7 @@ class OpenAIControl:
     def fault(self, match: str, **what: Any) -> str:
         """Let the next matching request go wrong, and return the fault's id.
 
-        `what`: times, status, body, headers, content_type, delay, close, hold, process, as the
+        `what`: times, status, reason, body, headers, content_type, delay, close, hold, process, as the
         stand-in's `Fault` has them.
         """
         return self._call("POST", "faults", body={"match": match, **what})["id"]

@@ -316,3 +316,13 @@ def test_defaults_have_the_rules_of_the_runs_fields() -> None:
     for name in Defaults.model_fields:
         ours, runs = PROVIDER["properties"]["defaults"]["properties"][name], SPEC["properties"][name]
         assert {**ours, "description": ""} == {**runs, "description": ""}
+
+
+@each_kind
+def test_no_field_can_name_another_namespace(plural: str) -> None:
+    names = {path.rpartition(".")[2].lower() for path, _ in nodes(schema(plural))}
+    assert len(names) > 30
+    assert not [name for name in names if "namespace" in name]
+    spec = {path: node for path, node in nodes(schema(plural)["properties"]["spec"]) if path.endswith("Ref")}
+    assert spec
+    assert {name for node in spec.values() for name in node["properties"]} == {"name", "key"}

@@ -74,3 +74,19 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_every_sample_that_is_named_is_there(page: Path) -> None:
     for path in re.findall(r"deploy/samples/[\w./-]+\.yaml", page.read_text()):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_test_that_is_named_is_there(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert text.count(".py::") == len(named), "each as path::name"
+    for path, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{name}"
+
+
+def test_each_promise_of_security_names_a_test() -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    rows = re.findall(r"^\| to .*$", page, re.MULTILINE)
+    assert len(rows) > 10
+    assert not [row for row in rows if "::test_" not in row]

@@ -113,6 +113,15 @@ def test_the_lock_is_installed_and_satisfied(image: Image) -> None:
     assert wanted <= normal.keys()
 
 
+def test_nothing_is_installed_without_its_hash() -> None:
+    installs = [rest for verb, rest in DOCKERFILE if verb == "RUN" and re.search(r"\b(pip|uv|apt-get|apk)\b", rest)]
+    installs = [rest for rest in installs if not rest.startswith("python -m venv")]
+    assert len(installs) == 4
+    for rest in installs:
+        own = "--no-deps" in rest and (rest.endswith("/dist/*.whl") or "pip wheel" in rest)
+        assert own or "--require-hashes" in rest, rest
+
+
 def test_the_wheel_holds_the_product_alone(image: Image) -> None:
     (wheel,) = image.dist.iterdir()
     names = subprocess.run(

@@ -41,20 +41,20 @@ def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) ->
 
 
 def confirmed(run: Run, record: Record, facts: Facts) -> bool:
-    """Whether it was the operator that wrote this record.
+    """Whether it was the operator that wrote what this record names, where only that is followed.
 
-    Annotations are for every user to edit, status is not. What this process itself was answered needs no status yet.
+    Annotations are for every user to edit, status is not. What this process itself claimed needs no status yet.
     """
-    if not facts.provider.confirmed_only or record.state != "created":
+    if not facts.provider.confirmed_only or not (record.followed or record.thread):
         return True
     shown, ledger = run.status.record, facts.known.ledger
     if shown and (shown.token, shown.followed, shown.thread) == (record.token, record.followed, record.thread):
         return True
+    if ledger.get(record.token) is None:
+        return False
     tokens = [record.token, *([record.turn.token] if record.turn else [])]
     seen = {entry.observation.id for entry in map(ledger.get, tokens) if isinstance(entry, Answered)}
-    if facts.known.found:
-        seen.add(facts.known.found.id)
-    return record.followed in seen
+    return record.followed is None or record.followed in seen | {facts.known.found.id if facts.known.found else None}
 
 
 def _not_seen(run_id: str, failure: Failure) -> Verdict:

@@ -124,11 +124,15 @@ def _best(annotated: Record | None, mirrored: Record | None) -> Record | None:
     """
     if annotated is None or mirrored is None:
         return annotated or mirrored
-    if annotated.token != mirrored.token or not (annotated.id and mirrored.id):
+    if annotated.token != mirrored.token:
         return max(annotated, mirrored, key=_progress)
+    if not (annotated.id and mirrored.id):
+        further = max(annotated, mirrored, key=_progress)
+        known = {name: value for name in _FIXED if (value := getattr(mirrored, name)) is not None}
+        return further.model_copy(update=known)
     if annotated.id != mirrored.id:
         return mirrored
-    fixed = _FIXED if _progress(annotated) > _progress(mirrored) else mirrored.model_fields.keys() - _ASKED
+    fixed = _FIXED if _progress(annotated) > _progress(mirrored) else Record.model_fields.keys() - _ASKED
     return annotated.model_copy(update={name: getattr(mirrored, name) for name in fixed})
 
 

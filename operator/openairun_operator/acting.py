@@ -176,7 +176,8 @@ class Actor:
             case Fetch(results):
                 await self._fetch(entry, results=results)
             case Adopt(ref):
-                await self._adopt(entry, ref)
+                if await self._providers.confirm(entry.run, self._providers.wanted(entry.run).name):
+                    await self._adopt(entry, ref)
             case Create(record):
                 await self._create(entry, record)
             case Submit(record):
@@ -228,6 +229,8 @@ class Actor:
         run = entry.run
         if superseded(run, record) or run.deleted_at or withholding.withheld(run) or not self._may_act():
             return  # it changed while the status was written: decide again
+        if ending.changed(record, self._providers.of(run, record.provider)):
+            return
         if entry.known.ledger.send(record.token):
             await self._in_a_task(entry, self._send(entry, record))
 

@@ -8,7 +8,7 @@ from typing import Final
 from openairun_operator.acting import Providers
 from openairun_operator.lifecycle.actions import Action, Adopt, Cancel, Claim, Create, Decision, Find, Observe, Submit
 from openairun_operator.lifecycle.facts import Facts
-from openairun_operator.lifecycle.provider import OWN
+from openairun_operator.lifecycle.provider import OWN, Provider
 from openairun_operator.lifecycle.queueing import goes, waits
 from openairun_operator.lifecycle.run import Run
 from openairun_operator.slots import Slots
@@ -33,13 +33,14 @@ class Admission:
         self._providers = providers
         self._slots = Slots(wake)
         self._calls: Counter[str] = Counter()
+        self._callers: dict[str, str] = {}
+        """Who calls, or is about to, since what is claimed is sent at once: lanes by uid."""
         self.open = self._slots.open
-        self.admitted = self._slots.admitted
-        self.leaves = self._slots.leaves
 
     def note(self, run: Run, decision: Decision, facts: Facts) -> None:
         """Note whether the run takes room on its provider, or waits for some."""
-        if run.record and goes(run, facts.now):
+        moves = run.record is not None and run.record.provider != facts.wanted.name and waits(decision)
+        if run.record and goes(run, facts.now) and not moves:
             self._slots.holds(run.uid, lane(run, run.record.provider), run.namespace)
         elif waits(decision):
             its = lane(run, facts.wanted.name)
@@ -47,6 +48,25 @@ class Admission:
             self._slots.waits(run.uid, its, run.namespace, run.created)
         else:
             self._slots.leaves(run.uid)
+
+    def leaves(self, uid: str) -> None:
+        """It needs nothing more."""
+        self._slots.leaves(uid)
+        self._ends(uid)
+
+    def admitted(self, run: Run, provider: Provider) -> bool:
+        """Whether another run may go on the provider."""
+        return provider.most_runs is None or self._slots.admitted(run.uid, lane(run, provider.name))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Note many before any of them is given room, so that it is given in order."""
+        opened = self._slots.close()
+        try:
+            yield
+        finally:
+            if opened:
+                self._slots.open()
 
     def counts(self, its: str) -> tuple[int, int]:
         """How many runs go in a lane, and how many wait for room there."""
@@ -58,6 +78,8 @@ class Admission:
 
     def pause(self, entry: Entry, action: Action, facts: Facts) -> float:
         """Seconds until the provider may be asked for this. A place in its line is taken once, and kept until then."""
+        if not isinstance(action, Create | Submit):
+            self._ends(entry.run.uid)
         match action:
             case Adopt():
                 name = facts.wanted.name
@@ -71,7 +93,8 @@ class Admission:
         if bucket is None:
             return 0.0
         if entry.ending:  # it saves money, and its time is short
-            if held := bucket.held():
+            since = entry.known.ending_since or facts.now
+            if (held := bucket.held()) and facts.now < since + facts.policy.orphan_limit:  # then once in any case
                 return min(held, _GLANCE)
             bucket.spend()
             return 0.0
@@ -88,15 +111,24 @@ class Admission:
         match action:
             case Adopt():
                 its = lane(run, facts.wanted.name)
-            case Create(record) | Submit(record) | Observe(record) | Find(record) | Cancel(record):
+            case Claim(record) | Create(record) | Submit(record) | Observe(record) | Find(record) | Cancel(record):
                 its = lane(run, record.provider)
             case _:
                 yield
                 return
+        self._ends(run.uid)
+        self._callers[run.uid] = its
         self._calls[its] += 1
+        claimed = False
         try:
             yield
+            claimed = isinstance(action, Claim)
         finally:
+            if not claimed:
+                self._ends(run.uid)
+
+    def _ends(self, uid: str) -> None:
+        if its := self._callers.pop(uid, None):
             self._calls[its] -= 1
             if not self._calls[its]:
                 del self._calls[its]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from openairun_operator.api.provider import OpenAIProviderStatus
 from openairun_operator.api.record import API
-from openairun_operator.kube.cluster import Cluster, ClusterError
+from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError
 from openairun_operator.lifecycle import provider_status
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.failure import Failure
@@ -27,7 +27,7 @@ _GOOD_FOR: Final = 600.0
 _TRY_AGAIN: Final = 30.0
 _COUNTS: Final = 10.0
 """Seconds between two writes that say no more than how many runs there are."""
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 32
 
 Counts = Callable[[str, str], tuple[int, int]]
 """How many runs go on the provider of this namespace and name, and how many wait."""
@@ -42,6 +42,8 @@ class _Check:
     failure: Failure | None
     at: float
     written: float = float("-inf")
+    refused: float = float("-inf")
+    """When the API server last did not take its status."""
 
     def due(self) -> float:
         return self.at + (_TRY_AGAIN if self.failure else _GOOD_FOR)
@@ -64,22 +66,34 @@ class Checker:
         self._counts = counts
         self._may_act = may_act
         self._checks: dict[str, _Check] = {}
+        self._some = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self) -> None:
         """Until cancelled."""
-        some = asyncio.Semaphore(_AT_ONCE)
+        going: dict[str, asyncio.Task[None]] = {}
 
-        async def check(known: Known) -> None:
-            async with some:
+        async def check(uid: str, known: Known) -> None:
+            try:
                 await self._check(known)
+            except Exception:
+                logger.exception("Checking OpenAIProvider %s/%s failed", *known.place)
+            finally:
+                del going[uid]
 
-        while True:
-            if self._may_act():
-                every = [known for known in self._providers if known.read is not None]
-                await asyncio.gather(*(check(known) for known in every))
-                there = {known.body["metadata"]["uid"] for known in every}
-                self._checks = {uid: made for uid, made in self._checks.items() if uid in there}
-            await asyncio.sleep(_TICK)
+        try:
+            while True:
+                if self._may_act():
+                    every = {
+                        known.body["metadata"]["uid"]: known for known in self._providers if known.read is not None
+                    }
+                    for uid, known in every.items():
+                        if uid not in going:  # a server that hangs keeps no others waiting
+                            going[uid] = asyncio.create_task(check(uid, known), name=f"check {uid}")
+                    self._checks = {uid: made for uid, made in self._checks.items() if uid in every}
+                await asyncio.sleep(_TICK)
+        finally:
+            for task in list(going.values()):
+                task.cancel()
 
     async def _check(self, known: Known) -> None:
         uid, now = known.body["metadata"]["uid"], asyncio.get_running_loop().time()
@@ -90,13 +104,19 @@ class Checker:
             apis: tuple[API, ...] = ()
             failure = known.trouble
             if failure is None and known.credentials is not None:
-                result = await probe(self._clients, known.credentials)
+                async with self._some:
+                    result = await probe(self._clients, known.credentials)
                 apis, failure = tuple(sorted(result.apis, reverse=True)), result.failure
             written = check.written if check and check.of == of else float("-inf")
             check = self._checks[uid] = _Check(of, apis, failure, now, written)
+        if now < check.refused + _COUNTS:
+            return
         try:
             await self._show(known, check, now)
+        except GoneError:
+            self._providers.saw("DELETED", known.body)  # nobody tells of it if the API server was out of reach then
         except ClusterError as error:
+            check.refused = now
             logger.warning("OpenAIProvider %s/%s: %s", *known.place, error)
 
     async def _show(self, known: Known, check: _Check, now: float) -> None:

@@ -5,6 +5,7 @@ again at once.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -182,10 +183,9 @@ class Providers:
             await self.read_due()
             self._news.clear()
             pause = min((known.due() for known in self._known.values()), default=loop.time() + _READ) - loop.time()
-            try:
-                await asyncio.wait_for(self._news.wait(), max(pause, 0.1))
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(pause, 0.1)):  # wait_for of Python 3.11 can swallow a cancellation
+                    await self._news.wait()
 
     async def read_due(self) -> None:
         """Read what is due, a few at a time."""
@@ -199,7 +199,7 @@ class Providers:
 
     async def _read(self, known: Known) -> None:
         """Read its references, and have its runs go on if that changes anything."""
-        first, before = known.read is None, (known.trouble, known.credentials)
+        first, before, again = known.read is None, (known.trouble, known.credentials), False
         try:
             if known.spec is not None:
                 known.credentials = await self._credentials(known, known.spec)
@@ -210,9 +210,9 @@ class Providers:
             known.trouble = _trouble(known, Reason.INVALID_CREDENTIALS, str(error))
         except ClusterError as error:
             logger.warning("OpenAIProvider %s/%s: %s", *known.place, error)
-            if first:
-                known.trouble = _trouble(known, Reason.NO_CREDENTIALS, str(error))
-        known.read, known.stale = asyncio.get_running_loop().time(), False
+            if first or (known.trouble and known.trouble.reason is Reason.UNREACHABLE):
+                known.trouble, again = _trouble(known, Reason.UNREACHABLE, str(error)), True
+        known.read, known.stale = asyncio.get_running_loop().time(), again
         if before[1] and before[1] != known.credentials:
             self.clients.forget(before[1])
         if first or before != (known.trouble, known.credentials):
@@ -309,18 +309,24 @@ class Providers:
         return Failure(reason=Reason.RATE_LIMITED, message=message, retry_after=held)
 
     async def confirm(self, run: Run, name: str) -> bool:
-        """Whether `name` is surely the provider that `run` asks for: an OpenAIProvider that was made before the run may
-        be seen after it, and the run must not go to the operator's own key meanwhile. Raises ClusterError.
+        """Whether `name` is surely the provider that `run` asks for, as it is now. Raises ClusterError.
+
+        An OpenAIProvider that was made before the run may be seen after it, and the run must not go to the operator's
+        own key meanwhile; and nobody tells of one that was deleted while the API server was out of reach.
         """
-        if name != OWN:
-            return True
+        place = (run.namespace, DEFAULT_PROVIDER if name == OWN else name)
+        before = self._known.get(place)
         try:
-            body = await self.cluster.read_provider(run.namespace, DEFAULT_PROVIDER)
+            body = await self.cluster.read_provider(*place)
         except GoneError:
-            return True
-        self.saw("ADDED", body)
-        await self.read_due()
-        return False
+            if before:
+                self.saw("DELETED", before.body)
+            return name == OWN
+        self.saw("MODIFIED", body)
+        known = self._known[place]
+        if known is not before:
+            await self._read(known)
+        return name != OWN and known is before
 
     def wire(self, run: Run, name: str, api: API, *, ending: bool) -> Wire:
         """The wire to it for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
@@ -335,10 +341,11 @@ class Providers:
             if provider.blocked and not ending:
                 raise CallFailedError(provider.blocked)
             place = (run.namespace, name)
-            known = self._known.get(place) or self._past.get(place)
-            if known is None or known.credentials is None:
+            last = [known.credentials for each in (self._known, self._past) if (known := each.get(place))]
+            usable = next(filter(None, last), None)
+            if usable is None:
                 raise CallFailedError(provider.blocked or naming.missing(name, run.namespace))
-            credentials = known.credentials
+            credentials = usable
         bucket = self.bucket(run, name)
         try:
             return wire(api, self.clients, credentials, bucket.spend if bucket else None)

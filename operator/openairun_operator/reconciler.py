@@ -148,14 +148,19 @@ class Reconciler:
 
     def provider_changed(self, namespace: str | None) -> None:
         """Try again at once whatever failed, and whoever waits: in `namespace`, or everywhere."""
-        for uid, entry in self._store:
-            if namespace not in (None, entry.run.namespace):
-                continue
-            if entry.known.failure or self._says_blocked(entry):
-                entry.known.retry_at = None
+        with self._admission.together():
+            for uid, entry in self._store:
+                if namespace not in (None, entry.run.namespace):
+                    continue
+                waits = not has_provider(entry.run.record)
+                if entry.known.failure or self._says_blocked(entry):
+                    entry.known.retry_at = None
+                elif not waits:
+                    continue
                 self.scheduler.wake(uid)
-            elif not has_provider(entry.run.record):
-                self.scheduler.wake(uid)
+                facts = self._facts(entry)
+                if waits and facts.wanted.most_runs is not None:
+                    self._admission.note(entry.run, decide(entry.run, facts), facts)
 
     @staticmethod
     def _says_blocked(entry: Entry) -> bool:
@@ -229,7 +234,7 @@ class Reconciler:
             new_token=secrets.token_hex(12),
             provider=self._providers.of(run, record.provider) if record and has_provider(record) else wanted,
             wanted=wanted,
-            admitted=wanted.most_runs is None or self._admission.admitted(run.uid),
+            admitted=self._admission.admitted(run, wanted),
         )
 
     async def work(self, uid: str) -> float | None:
@@ -272,10 +277,11 @@ class Reconciler:
         entry.known.turn_to(run.record.token if run.record else None)
         facts = self._facts(entry)
         entry.known.turn_back(facts.now)
+        entry.known.turn_to_provider(facts.provider)
         decision = decide(run, facts)
         self._admission.note(run, decision, facts)
-        if decision.queued and self._admission.admitted(uid):
-            decision = decide(run, dataclasses.replace(facts, admitted=True))
+        if (admitted := self._admission.admitted(run, facts.wanted)) != facts.admitted:
+            decision = decide(run, dataclasses.replace(facts, admitted=admitted))
         entry.ending = decision.ending
         entry.known.turn_to_ending(decision, facts.now)
         logger.debug("%s: %s", run.key, decision.action)
@@ -287,7 +293,8 @@ class Reconciler:
             # A run that goes costs money, shown or not: it is looked at, and cancelled at its deadline.
             look = isinstance(decision.action, Observe | Cancel)
             if look and not self._admission.pause(entry, decision.action, facts):
-                await self._actor.act(entry, decision.action)
+                with self._admission.calling(run, decision.action, facts):
+                    await self._actor.act(entry, decision.action)
             raise
         match decision.action:
             case Wait(until):

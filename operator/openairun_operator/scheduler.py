@@ -5,6 +5,7 @@ what the work is.
 """
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
@@ -95,10 +96,9 @@ class Scheduler:
             while True:
                 pause = self._start_due()
                 self._wakeup.clear()
-                try:
-                    await asyncio.wait_for(self._wakeup.wait(), pause)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):  # wait_for of Python 3.11 can swallow a cancellation
+                        await self._wakeup.wait()
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -128,8 +128,13 @@ class Slots:
         self._claims: dict[str, _Claim] = {}
         self._pools: dict[str, _Pool] = {}
 
+    def close(self) -> bool:
+        """Give no grants for the moment; the answer is whether some were given before."""
+        opened, self._open = self._open, False
+        return opened
+
     def open(self) -> None:
-        """Begin to give grants: all runs that go are known now, and count."""
+        """Give grants: all runs that go are known now, and count."""
         self._open = True
         for provider in list(self._pools):
             self._grant(provider)
@@ -169,10 +174,10 @@ class Slots:
         """It neither has a run nor wants one, or has gone."""
         self._move(uid, None)
 
-    def admitted(self, uid: str) -> bool:
-        """Whether it may start a run: it has a grant or a slot."""
+    def admitted(self, uid: str, provider: str) -> bool:
+        """Whether it may start a run on this provider: it has a grant or a slot there."""
         claim = self._claims.get(uid)
-        return claim is not None and claim.state is not _State.WAITS
+        return claim is not None and claim.provider == provider and claim.state is not _State.WAITS
 
     def counts(self, provider: str) -> tuple[int, int]:
         """How many hold a slot, and how many wait, with a grant or without."""

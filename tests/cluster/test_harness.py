@@ -75,6 +75,7 @@ ALLOWED = [
     ("patch", "openairuns"),
     ("delete", "openairuns"),
     ("patch", "openairuns/status"),
+    ("get", "openaiproviders"),
     ("list", "openaiproviders"),
     ("watch", "openaiproviders"),
     ("patch", "openaiproviders/status"),

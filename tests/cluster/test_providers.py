@@ -21,7 +21,7 @@ from openairun_devkit.kubectl import Kubectl
 
 pytestmark = pytest.mark.cluster
 
-MANY = int(os.environ.get("PROVIDER_RUNS", "150"))
+MANY = int(os.environ.get("PROVIDER_RUNS", "60"))
 """Runs over three namespaces; docs/providers.md says what came of 1,002."""
 QUEUED = int(os.environ.get("QUEUED_RUNS", "40"))
 AT_ONCE = 5

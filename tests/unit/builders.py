@@ -398,7 +398,9 @@ class World:
     def decide(self) -> Decision:
         run = self.run
         self.known.turn_to(run.record.token if run.record else None)
-        return decide(run, self.facts())
+        facts = self.facts()
+        self.known.turn_to_provider(facts.provider)
+        return decide(run, facts)
 
     def step(self) -> datetime | bool:
         """One decision and its action. True: at once again; False: nothing to do; else when to come back."""

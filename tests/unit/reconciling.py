@@ -159,13 +159,13 @@ class Providers:
     def wanted(self, run: Run) -> Provider:
         return replace(self._world.provider, blocked=self._world.no_key)
 
-    def of(self, run: Run, name: str) -> Provider:
+    def of(self, run: Run, name: str, seen: str | None = None) -> Provider:
         return replace(self._world.provider, name=name, blocked=self._world.no_key)
 
     async def confirm(self, run: Run, name: str) -> bool:
         return self._world.confirms
 
-    def wire(self, run: Run, name: str, api: API, *, ending: bool) -> Wire:
+    def wire(self, run: Run, name: str, api: API, *, ending: bool, seen: str | None = None) -> Wire:
         return cast(Wire, self._world.wire)
 
     def refused(self, run: Run, name: str, failure: Failure) -> None:

@@ -249,3 +249,37 @@ def test_there_is_one_source_of_a_key_or_a_refusal(
     told = refusal(capsys, *flags, **environment)
     assert said in told
     assert KEY not in told
+
+
+def test_the_flags_of_the_operators_own_provider_are_heard() -> None:
+    told = read(
+        *("--own-provider-selector", "team=research, example.org/tier=,a.b/c_d=E.f-1"),
+        *("--max-concurrent-runs", "7", "--requests-per-minute", "0", "--burst", "3"),
+        *("--forbid-foreign-ids", "--no-own-provider"),
+        *("--allow-address", "127.0.0.0/8", "--allow-address", "fd00::/8", "--allow-address=10.0.0.1"),
+    )
+    assert told.own_provider_selector == (("team", "research"), ("example.org/tier", ""), ("a.b/c_d", "E.f-1"))
+    assert (told.max_concurrent_runs, told.requests_per_minute, told.burst) == (7, 0, 3)
+    assert (told.forbid_foreign_ids, told.own_provider) == (True, False)
+    assert [str(network) for network in told.allowed_addresses] == ["127.0.0.0/8", "fd00::/8", "10.0.0.1/32"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "words"),
+    [
+        *(("--own-provider-selector", text, "is no selector") for text in ("", "team", "a=b,", "=b", "a=b c", "-a=b")),
+        *(
+            (flag, text, "is no whole number")
+            for flag in ("--max-concurrent-runs", "--burst")
+            for text in ("0", "-1", "1.5", "", "many", "99999999", "٣")
+        ),
+        *(("--requests-per-minute", text, "is no whole number") for text in ("-1", "00", "1e3", "")),
+        *(("--allow-address", text, "write a network") for text in ("", "here", "10.0.0.1/8", "127.0.0.0/33")),
+    ],
+)
+def test_what_such_a_flag_cannot_be_is_refused(
+    capsys: pytest.CaptureFixture[str], flag: str, text: str, words: str
+) -> None:
+    said = refusal(capsys, f"{flag}={text}")
+    assert f"argument {flag}" in said
+    assert words in said

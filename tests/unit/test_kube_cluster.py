@@ -225,3 +225,36 @@ async def test_claim_and_finalizer_are_one_write_that_depends_on_what_was_seen()
     assert (metadata["resourceVersion"], metadata["uid"]) == ("7", "uid-1")
     assert metadata["finalizers"] == ["openairun.dev/cancel-run"]
     assert metadata["annotations"] == {"openairun.dev/run": "record"}
+
+
+def page(*names: str, more: str = "") -> Response:
+    items = [{"metadata": {"name": name}} for name in names]
+    return Response(200, json.dumps({"items": items, "metadata": {"continue": more} if more else {}}))
+
+
+async def listed(wire: Wire, *namespaces: str) -> list[str]:
+    return [item["metadata"]["name"] async for item in connected(wire).every("openairuns", namespaces)]
+
+
+async def test_a_list_is_read_page_by_page_in_each_namespace() -> None:
+    wire = Wire(page("a", "b", more="to/ken=="), page("c"), page("d", more="x"), page())
+    assert await listed(wire, "blue", "green") == ["a", "b", "c", "d"]
+    place = "https://cluster/apis/openairun.dev/v1alpha1/namespaces"
+    assert [url for _, url, _ in wire.sent] == [
+        f"{place}/blue/openairuns?limit=500",
+        f"{place}/blue/openairuns?limit=500&continue=to%2Fken%3D%3D",
+        f"{place}/green/openairuns?limit=500",
+        f"{place}/green/openairuns?limit=500&continue=x",
+    ]
+
+
+async def test_a_list_of_all_namespaces_is_one() -> None:
+    wire = Wire(page("a"))
+    assert await listed(wire) == ["a"]
+    assert wire.sent[0][1] == "https://cluster/apis/openairun.dev/v1alpha1/openairuns?limit=500"
+
+
+async def test_a_list_whose_next_page_has_expired_fails_and_may_be_read_anew() -> None:
+    with pytest.raises(ClusterError) as failed:
+        await listed(Wire(page("a", more="old"), refusal(410, "The provided continue parameter is too old")))
+    assert failed.value.status == 410

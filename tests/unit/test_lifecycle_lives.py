@@ -1132,7 +1132,7 @@ def test_a_restart_at_every_step_never_sends_a_second_create(
                 known.failures, known.failed_at, known.retry_at, known.failure = failures
                 known.token, known.gone, known.ending_since = kept.token, kept.gone, kept.ending_since
                 known.look_at, known.looked_at, known.observation = kept.look_at, kept.looked_at, kept.observation
-                known.cancelled = kept.cancelled
+                known.cancelled, known.looked_in = kept.cancelled, kept.looked_in
         return result
 
     monkeypatch.setattr(World, "step", and_die)

@@ -51,7 +51,7 @@ def test_without_a_limit_all_may_start_at_once() -> None:
     it = Opened()
     it.wait("c", "a", "b")
     assert it.news() == ["c", "a", "b"]
-    assert it.slots.admitted("a")
+    assert it.slots.admitted("a", P)
     assert it.slots.counts(P) == (0, 3)
     it.start("a")
     assert it.slots.counts(P) == (1, 2)
@@ -63,7 +63,7 @@ def test_those_who_wait_come_in_order_of_creation() -> None:
     for uid, created in {"c": 5, "a": 70, "d": 9, "b2": 6, "b1": 6}.items():
         it.slots.waits(uid, P, "ns", time(created))
     assert it.news() == []
-    assert not it.slots.admitted("c")
+    assert not it.slots.admitted("c", P)
     for uid in ("x", "c", "b1", "b2", "d"):
         it.slots.leaves(uid)
     assert it.news() == ["c", "b1", "b2", "d", "a"]
@@ -74,7 +74,7 @@ def test_a_grant_takes_a_place_until_it_is_used_or_given_up() -> None:
     it.wait("a", "b", "c")
     assert it.news() == ["a"]
     it.start("a")
-    assert it.slots.admitted("a")
+    assert it.slots.admitted("a", P)
     assert it.news() == []
     it.slots.leaves("a")
     it.slots.leaves("b")
@@ -88,7 +88,7 @@ def test_an_older_run_does_not_take_a_grant_away() -> None:
     it = Opened(1)
     it.wait("b", "a")
     assert it.news() == ["b"]
-    assert not it.slots.admitted("a")
+    assert not it.slots.admitted("a", P)
 
 
 def test_the_namespace_that_has_least_is_next() -> None:
@@ -131,10 +131,10 @@ def test_a_lower_limit_takes_grants_but_no_slots() -> None:
     assert it.news() == ["c", "b", "a"]
     it.slots.limit(P, 3)
     assert it.news() == ["a"]
-    assert [it.slots.admitted(uid) for uid in "xyabc"] == [True, True, True, False, False]
+    assert [it.slots.admitted(uid, P) for uid in "xyabc"] == [True, True, True, False, False]
     it.slots.limit(P, 1)
     assert it.slots.counts(P) == (2, 3)
-    assert [it.slots.admitted(uid) for uid in "xya"] == [True, True, False]
+    assert [it.slots.admitted(uid, P) for uid in "xya"] == [True, True, False]
     it.slots.leaves("x")
     assert it.news() == []
     it.slots.leaves("y")
@@ -176,9 +176,10 @@ def test_after_a_start_nothing_is_granted_until_all_is_known() -> None:
     slots.holds("x", P, "ns")
     slots.holds("y", P, "ns")
     assert woken == []
-    assert not slots.admitted("a")
+    assert not slots.admitted("a", P)
     slots.open()
     assert sorted(woken) == ["a", "c"]
+    assert not slots.admitted("a", "unlimited")
     slots.open()
     assert len(woken) == 2
 
@@ -334,8 +335,10 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def both_say_the_same(self) -> None:
-        assert {uid for uid in NAMESPACES if self.slots.admitted(uid)} == {*self.holding, *self.grants}
         for provider in "PQ":
+            admitted = {uid for uid in NAMESPACES if self.slots.admitted(uid, provider)}
+            granted = {uid for uid in self.grants if self.waiting[uid] == provider}
+            assert admitted == granted | {uid for uid, its in self.holding.items() if its == provider}
             expected = [list(uids.values()).count(provider) for uids in (self.holding, self.waiting)]
             assert list(self.slots.counts(provider)) == expected
 

@@ -46,20 +46,19 @@ def start(run: Run, facts: Facts, *, pauses: bool = True) -> Decision:
     obstacle = refusal(run, provider) or provider.blocked or _no_model(run, provider)
     if obstacle is None and pauses and known.pausing(now):
         obstacle = known.failure
-    if obstacle is None and provider.patience:
-        obstacle = provider.patience
     if obstacle is None and not facts.admitted:
         words = f"{provider.said} lets {provider.most_runs} runs go at once: waiting for one of them to end"
         verdict = waiting(Reason.CONCURRENCY_LIMIT, words[:1].upper() + words[1:])
         return Decision(_say_pending(run, verdict, facts), Wait(), queued=True)
+    if obstacle is None and provider.patience:  # it keeps its place: nobody else may be created either
+        over = now + timedelta(seconds=provider.patience.retry_after or 0.0)
+        return Decision(held_up(run, provider.patience, facts), Wait(over), queued=True)
     if obstacle is None and unread(run, facts):
         return Decision(run.status, Fetch())
     if obstacle is None:
         record = new_record(run, facts)
         return Decision(run.status, Claim(record, record.token))
     until = known.retry_at if known.pausing(now) else None
-    if obstacle is provider.patience:
-        until = now + timedelta(seconds=obstacle.retry_after or 0.0)
     return Decision(held_up(run, obstacle, facts), Wait(until))
 
 
@@ -126,7 +125,7 @@ def claimed(run: Run, record: Record, facts: Facts) -> Decision:
     now, known = facts.now, facts.known
     match known.ledger.get(record.token):
         case Claimed():
-            if withholding.withheld(run) or ending.provider_changed(record, facts):
+            if withholding.withheld(run) or ending.changed(record, facts.provider):
                 return release(run, record, facts)
             if not (run.record_annotated and run.has_finalizer):
                 return Decision(run.status, Note(record, hold=True))

@@ -9,6 +9,7 @@ from openairun_operator.lifecycle import phase, turns
 from openairun_operator.lifecycle.actions import Action, Cancel, Find, Note, Observe, Wait
 from openairun_operator.lifecycle.facts import Facts, Knowledge
 from openairun_operator.lifecycle.observation import RunObservation
+from openairun_operator.lifecycle.provider import Provider
 
 CONFIRMATIONS: Final = 2
 """Looks in a row that must find no run before it counts as gone."""
@@ -32,10 +33,17 @@ def seen(record: Record, known: Knowledge) -> RunObservation | None:
     return observation if observation and observation.id == record.followed else None
 
 
+def changed(record: Record, provider: Provider) -> str | None:
+    """What of the provider's address and key is another than when the record was made."""
+    return _differs(provider, record.address, record.credential)
+
+
 def provider_changed(record: Record, facts: Facts) -> str | None:
-    """What of the operator's address and key is another than when the run was created: a 404 then says little."""
-    provider = facts.provider
-    address, credential = facts.known.read_with or (record.address, record.credential)
+    """What of them is another than when the run was last seen: a 404 then says little."""
+    return _differs(facts.provider, *(facts.known.read_with or (record.address, record.credential)))
+
+
+def _differs(provider: Provider, address: str, credential: str | None) -> str | None:
     if address != provider.address:
         return f"address changed from {address} to {provider.address}"
     if None not in (credential, provider.credential) and credential != provider.credential:

@@ -43,7 +43,9 @@ class Knowledge:
     called_with: str | None = None
     """The mark of the key of the last call."""
     gone: int = 0
-    """How many looks in a row found no run."""
+    """How many looks in a row found no run, where it is looked for now."""
+    looked_in: tuple[str, str | None] | None = None
+    """The address and the mark of the key with which it is looked for."""
     found: RunObservation | None = None
     """The run that a search for the token found."""
     missed_first: datetime | None = None
@@ -102,6 +104,12 @@ class Knowledge:
             self.read_with = None
             self.stored = self.disowned = self.store_failure = self.store_at = None
             self.store_failures = 0
+
+    def turn_to_provider(self, provider: Provider) -> None:
+        """Forget how often a run was not found elsewhere: an address or a key that comes back may know it again."""
+        where = (provider.address, provider.credential)
+        if where != self.looked_in:
+            self.looked_in, self.gone = where, 0
 
     def turn_to_ending(self, decision: Decision, now: datetime) -> None:
         """Note whether the run is being ended. An ending that was called off, say by a longer timeout, is forgotten."""

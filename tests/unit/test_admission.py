@@ -1,0 +1,346 @@
+"""How many runs go at once, in which order, and how often servers are asked: never more than was allowed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from providing import BLUE, NO_ANSWER, OWN, RED, RUNS, Town, slow_down
+from providing import town as town
+
+NAMES = [f"r{number}" for number in range(6)]
+
+
+async def queue(town: Town, most: int = 1, names: list[str] = NAMES, **spec: Any) -> None:
+    """Runs of one provider that lets `most` of them go."""
+    town.provider("team", "red", RED, "red-key", maxConcurrentRuns=most, **spec)
+    for name in names:
+        town.run("team", name, "red")
+    await town.start()
+    await town.passes(2)
+
+
+def end(town: Town, name: str, namespace: str = "team") -> None:
+    town.servers.end(town.id(namespace, name))
+
+
+def shown(town: Town, name: str) -> list[str]:
+    """The reasons that its status said, one for each write of conditions."""
+    return [d["conditions"][0]["reason"] for who, d in town.api.statuses if who == name and "conditions" in d]
+
+
+# --- how many go
+
+
+async def test_no_more_go_than_may_and_they_go_in_the_order_of_their_creation(town: Town) -> None:
+    await queue(town, 2, [*reversed(NAMES)])
+    order = [*reversed(NAMES)]
+    for number in range(2, 7):
+        assert town.servers.creates() == order[:number]
+        end(town, order[number - 2])
+        await town.passes(10)
+    assert (town.servers.creates(), town.servers.most) == (order, 2)
+
+
+async def test_who_waits_says_so_once_and_not_each_time_that_the_queue_moves(town: Town) -> None:
+    await queue(town)
+    for name in NAMES[:4]:
+        assert town.condition("team", "r5")["message"] == (
+            "OpenAIProvider red lets 1 runs go at once: waiting for one of them to end"
+        )
+        end(town, name)
+        await town.passes(90)
+    assert shown(town, "r5") == ["ConcurrencyLimit"]
+    assert town.condition("team", "r5", "Reconciling")["status"] == "True"
+    assert town.reconciler.counts("team", "red") == (1, 1)
+
+
+async def test_who_is_let_in_at_once_never_says_that_it_waits(town: Town) -> None:
+    town.run("team", "free")
+    await queue(town, 6)
+    assert town.servers.creates() == ["free", *NAMES]
+    for name in NAMES:
+        assert shown(town, name) == shown(town, "free")
+    assert len([1 for _, name in town.api.writes if name == "r0"]) == len(
+        [1 for _, name in town.api.writes if name == "free"]
+    )
+
+
+async def test_on_the_operators_own_namespaces_take_turns(town: Town) -> None:
+    town.operator(max_concurrent_runs=2)
+    for number in range(6):
+        town.run("greedy", f"g{number}")
+    for number in range(2):
+        town.run("modest", f"m{number}")
+    await town.start()
+    await town.passes(2)
+    assert sorted(map(str, town.servers.creates())) == ["g0", "m0"]
+    end(town, "g0", "greedy")
+    end(town, "m0", "modest")
+    await town.passes(10)
+    assert sorted(map(str, town.servers.creates()[2:])) == ["g1", "m1"]
+    assert town.servers.most == 2
+
+
+async def test_a_run_that_waits_for_tool_results_counts(town: Town) -> None:
+    await queue(town)
+    id_ = town.id("team", "r0")
+    town.servers.runs[id_] = (RED, "red-key", "requires_action")
+    await town.passes(120)
+    assert town.servers.creates() == ["r0"]
+
+
+async def test_a_create_without_an_answer_counts_for_as_long_as_its_run_may_take(town: Town) -> None:
+    town.servers.faults[RED] = [NO_ANSWER]
+    await queue(town, names=["r0", "r1"])
+    assert town.reason("team", "r0") == "CreateOutcomeUnknown"
+    await town.passes(3500)
+    assert len(town.servers.creates()) == 1
+    await town.passes(200)
+    assert town.servers.creates() == ["r0", "r1"]
+
+
+async def test_a_run_that_was_taken_up_by_its_id_counts_and_waits_for_no_room(town: Town) -> None:
+    await queue(town, names=["r0"])
+    town.servers.runs["resp_9"] = (RED, "red-key", "in_progress")
+    town.run("team", "taken", "red", runID="resp_9")
+    await town.passes(5)
+    assert town.id("team", "taken") == "resp_9"
+    town.run("team", "next", "red")
+    end(town, "r0")
+    await town.passes(60)
+    assert town.servers.creates() == ["r0"]
+    town.servers.end("resp_9")
+    await town.passes(10)
+    assert town.servers.creates() == ["r0", "next"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"suspend": True},
+        {"cancel": True},
+        {"inputFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}, "input": None},
+        {"model": None},
+        {"runID": "resp_of_nobody"},
+        {"temperature": "hot"},
+    ],
+    ids=lambda spec: next(iter(spec)),
+)
+async def test_who_cannot_go_does_not_keep_others_waiting(town: Town, spec: dict[str, Any]) -> None:
+    town.provider("team", "red", RED, "red-key", maxConcurrentRuns=1)
+    body = town.run("team", "first", "red", **spec)
+    clean = {key: value for key, value in body["spec"].items() if value is not None}
+    town.api.put(RUNS, "team", "first", {"spec": clean})
+    town.run("team", "second", "red")
+    await town.start()
+    await town.passes(2)
+    assert town.servers.creates() == ["second"]
+
+
+async def test_who_backs_off_lets_others_pass_and_comes_first_when_it_is_back(town: Town) -> None:
+    town.servers.faults[RED] = [slow_down(0)]
+    await queue(town)
+    assert town.servers.creates() == ["r0", "r1"]
+    await town.passes(10)
+    end(town, "r1")
+    await town.passes(10)
+    assert town.servers.creates() == ["r0", "r1", "r0"]
+
+
+async def test_another_limit_holds_at_once(town: Town) -> None:
+    await queue(town)
+    town.provider("team", "red", RED, maxConcurrentRuns=3)
+    await town.passes(2)
+    assert town.servers.creates() == NAMES[:3]
+    town.provider("team", "red", RED, maxConcurrentRuns=2)
+    await town.passes(2)
+    end(town, "r0")
+    await town.passes(30)
+    assert town.servers.creates() == NAMES[:3]
+    town.provider("team", "red", RED)
+    await town.passes(5)
+    assert town.servers.creates() == NAMES
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5, 5.0])
+async def test_a_restart_lets_no_more_go_and_keeps_the_order(town: Town, at: float) -> None:
+    names = ["z", "y", "c", "b", "a"]  # a list brings them in another order than that of their creation
+    town.provider("team", "red", RED, "red-key", maxConcurrentRuns=2)
+    for name in names:
+        town.run("team", name, "red")
+    await town.start()
+    await town.passes(at)
+    for number in range(5):
+        await town.restart()
+        await town.passes(8)
+        assert sorted(map(str, town.servers.creates())) == sorted(names[: number + 2])
+        end(town, names[number])
+    assert town.servers.most == 2
+
+
+async def test_the_order_is_kept_when_the_provider_comes_after_its_runs(town: Town) -> None:
+    for name in ["z", "y", "c", "b", "a"]:
+        town.run("team", name, "red")
+    await town.restart()
+    await town.passes(5)
+    town.provider("team", "red", RED, "red-key", maxConcurrentRuns=1)
+    await town.passes(5)
+    assert town.servers.creates() == ["z"]
+
+
+async def test_turns_are_taken_when_the_operators_own_key_comes_after_its_runs(town: Town) -> None:
+    town.operator(max_concurrent_runs=2)
+    town.key.current = None
+    for number in range(6):
+        town.run("greedy", f"g{number}")
+    town.run("modest", "m0")
+    await town.start()
+    await town.passes(5)
+    town.key.current = "own-key"
+    town.reconciler.provider_changed(None)
+    await town.passes(5)
+    assert sorted(map(str, town.servers.creates())) == ["g0", "m0"]
+
+
+async def test_a_run_that_replaces_another_waits_for_its_turn(town: Town) -> None:
+    await queue(town, names=["r0", "r1", "r2"])
+    end(town, "r0")
+    await town.passes(10)
+    assert town.servers.creates() == ["r0", "r1"]
+    town.edit("team", "r1", input="another")
+    await town.passes(30)
+    assert town.servers.most == 1
+    assert town.servers.creates() == ["r0", "r1", "r1"]  # older than the one that waits
+
+
+async def test_a_run_that_replaces_one_of_another_provider_waits_for_room(town: Town) -> None:
+    await queue(town, names=["r0"])
+    town.provider("team", "blue", BLUE, "blue-key")
+    town.run("team", "moves", "blue")
+    await town.passes(5)
+    town.edit("team", "moves", providerRef={"name": "red"}, input="another")
+    await town.passes(30)
+    assert town.servers.creates() == ["r0", "moves"]
+    assert town.condition("team", "moves")["reason"] == "ConcurrencyLimit"
+    assert [run[2] for run in town.servers.runs.values()] == ["in_progress", "cancelled"]
+    end(town, "r0")
+    await town.passes(10)
+    assert town.servers.of("create")[-1] == (RED, "red-key")
+    assert len(town.servers.creates()) == 3
+
+
+async def test_a_deleted_run_makes_room(town: Town) -> None:
+    await queue(town)
+    town.delete("team", "r0")
+    await town.passes(5)
+    assert town.servers.creates() == ["r0", "r1"]
+
+
+# --- how often servers are asked
+
+
+async def test_requests_keep_to_the_rate(town: Town) -> None:
+    names = [f"r{number:02}" for number in range(30)]
+    await queue(town, 100, names, rateLimit={"requestsPerMinute": 60, "burst": 5})
+    await town.passes(298)
+    times = [asked.at for asked in town.servers.asked]
+    assert len(times) <= 5 + 300
+    assert all(later - first >= 8.9 for first, later in zip(times, times[14:], strict=False))
+    assert town.servers.creates()[-1] == "r29"
+    looks = {asked.run for asked in town.servers.asked[-60:] if asked.doing == "look"}
+    assert len(looks) == 30  # all of them, each less often than every 5 s
+
+
+async def test_the_operators_own_rate_may_be_without_bound(town: Town) -> None:
+    town.operator(requests_per_minute=0)
+    for number in range(300):
+        town.run("team", f"r{number}")
+    await town.start()
+    await town.passes(0.5)
+    assert len(town.servers.creates()) == 300
+
+
+async def test_patience_that_one_run_is_asked_for_holds_all_with_this_address_and_key_and_no_others(town: Town) -> None:
+    for name, address, key in (("red", RED, "k1"), ("same", RED, "k1"), ("key", RED, "k2"), ("blue", BLUE, "k1")):
+        town.provider("team", name, address, key)
+        town.run("team", f"of-{name}", name)
+    await town.start()
+    await town.passes(10)
+    town.servers.faults[RED] = [slow_down(60)]
+    await town.until(lambda: not town.servers.faults[RED])
+    limited = town.servers.asked[-1].key
+    before = len(town.servers.asked)
+    await town.passes(50)
+    later = {(asked.address, asked.key) for asked in town.servers.asked[before:]}
+    assert later == {(RED, "k1"), (RED, "k2"), (BLUE, "k1")} - {(RED, limited)}
+    await town.passes(30)
+    assert (RED, limited) in {(asked.address, asked.key) for asked in town.servers.asked[before:]}
+
+
+async def test_who_has_room_keeps_it_and_who_waits_says_nothing_new_while_the_server_asks_for_patience(
+    town: Town,
+) -> None:
+    await queue(town, 1)
+    town.servers.faults[RED] = [slow_down(40)]
+    await town.until(lambda: not town.servers.faults[RED])
+    end(town, "r0")
+    town.delete("team", "r0")
+    await town.passes(30)
+    assert town.servers.creates() == ["r0"]
+    await town.passes(30)
+    assert town.servers.creates()[1:] == ["r1"]
+    assert [shown(town, name) for name in NAMES[2:]] == [["ConcurrencyLimit"]] * 4
+
+
+async def test_a_cancel_goes_at_once_and_is_counted(town: Town) -> None:
+    names = ["r0", "r1", "r2"]
+    await queue(town, 100, names, rateLimit={"requestsPerMinute": 6, "burst": 3})
+    before = town.clock.passed
+    town.delete("team", "r0")
+    await town.until(lambda: town.servers.of("cancel"), 5)
+    assert town.clock.passed - before < 1
+    await town.passes(9)  # what would have been next is later now
+    assert len(town.servers.asked) == 4
+
+
+async def test_a_cancel_waits_for_patience_and_the_orphan_limit_comes_all_the_same(town: Town) -> None:
+    await queue(town, names=["r0", "r1"], most=2)
+    town.servers.faults[RED] = [slow_down(1000)]
+    await town.until(lambda: not town.servers.faults[RED])
+    town.delete("team", "r0")
+    await town.passes(100)
+    assert town.servers.of("cancel") == []
+    assert town.there("team", "r0")
+    await town.passes(40)
+    assert len(town.servers.of("cancel")) == 1
+    assert not town.there("team", "r0")
+
+
+async def test_a_place_in_line_is_paid_for_once(town: Town) -> None:
+    await queue(town, 100, ["r0", "r1"], rateLimit={"requestsPerMinute": 6, "burst": 1})
+    for _ in range(50):  # whatever wakes it meanwhile
+        town.reconciler.provider_changed(None)
+        town.reconciler.scheduler.wake(town.api.objects[RUNS, "team", "r1"]["metadata"]["uid"])
+        await town.passes(0.1)
+    await town.passes(5)
+    assert town.servers.creates() == ["r0", "r1"]
+
+
+async def test_a_server_that_hangs_keeps_no_more_than_some_workers_and_others_go_on(town: Town) -> None:
+    town.servers.hang[RED] = asyncio.Event()
+    town.provider("team", "red", RED, "red-key")
+    town.provider("other", "blue", BLUE, "blue-key")
+    for number in range(200):
+        town.run("team", f"r{number}", "red")
+    await town.start()
+    await town.passes(5)
+    assert len(town.servers.of("create")) == 32
+    town.run("other", "b", "blue")
+    town.run("other", "own")
+    await town.passes(3)
+    assert {(BLUE, "blue-key"), (OWN, "own-key")} <= set(town.servers.of("create"))
+    town.servers.hang.pop(RED).set()
+    await town.passes(30)
+    assert len(set(town.servers.creates())) == 202

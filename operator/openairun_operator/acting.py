@@ -13,16 +13,16 @@ from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Record
 from openairun_operator.buckets import Bucket
-from openairun_operator.kube import outputs, references
+from openairun_operator.elsewhere import Elsewhere
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError, RefusedError
 from openairun_operator.kube.events import Events
+from openairun_operator.kube.references import ReferenceFailedError
 from openairun_operator.lifecycle import (
     adopting,
     attempts,
-    creating,
     ending,
+    parting,
     polling,
-    storing,
     submitting,
     text,
     turns,
@@ -52,7 +52,6 @@ from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, retry_delay
 from openairun_operator.lifecycle.ledger import Answered, Claimed, Failed
 from openairun_operator.lifecycle.observation import (
-    Call,
     Contents,
     CreateRequest,
     RunObservation,
@@ -126,6 +125,7 @@ class Actor:
         self._clock = clock
         self._may_act = may_act
         self._in_flight = in_flight
+        self._elsewhere = Elsewhere(cluster, clock)
         self._sending: set[asyncio.Task[None]] = set()
 
     async def drain(self, limit: float) -> None:
@@ -174,7 +174,10 @@ class Actor:
             case Note(record, hold):
                 await self._note(entry, record, hold=hold)
             case Fetch(results):
-                await self._fetch(entry, results=results)
+                try:
+                    await self._elsewhere.fetch(entry, results=results)
+                except ReferenceFailedError as error:
+                    self._hold_back(entry, error.failure)
             case Adopt(ref):
                 if await self._providers.confirm(entry.run, self._providers.wanted(entry.run).name):
                     await self._adopt(entry, ref)
@@ -190,9 +193,9 @@ class Actor:
             case Find(record):
                 await self._find(entry, record)
             case Store():
-                await self._store(entry, action)
+                await self._elsewhere.store(entry, action)
             case Disown(name):
-                await self._disown(entry, name)
+                await self._elsewhere.disown(entry, name)
             case Wait() | Release() | Delete():
                 raise AssertionError(action)
             case never:
@@ -399,81 +402,12 @@ class Actor:
         self._succeeded(entry)
         entry.known.found = dataclasses.replace(found, id=ref.id)
 
-    # --- what stands elsewhere in the cluster
-
-    async def _fetch(self, entry: Entry, *, results: bool) -> None:
-        run, spec = entry.run, entry.run.spec
-        assert spec is not None
-        calls: tuple[Call, ...] = ()
-        if results and run.record and (seen := ending.seen(run.record, entry.known)):
-            calls = seen.calls
-        try:
-            entry.known.contents = Contents(
-                purpose=submitting.purpose(run, calls) if results else creating.purpose(run),
-                read_at=self._clock(),
-                # The input of a run that exists was sent with its create.
-                input=await references.read(self._cluster, run.namespace, spec.inputFrom)
-                if spec.inputFrom and not results
-                else None,
-                authorizations={
-                    tool.authorizationFrom: (
-                        await references.read_secret(self._cluster, run.namespace, tool.authorizationFrom)
-                    ).strip()
-                    for tool in spec.tools or ()
-                    if tool.authorizationFrom
-                },
-                results={
-                    output.toolCallID: await references.read(self._cluster, run.namespace, output.outputFrom)
-                    for output in submitting.needed(run, calls)
-                    if output.outputFrom
-                },
-            )
-        except references.ReferenceFailedError as error:
-            self._hold_back(entry, error.failure)
-
-    async def _store(self, entry: Entry, action: Store) -> None:
-        record, name, data = action.record, action.name, action.data
-        mark, run = storing.checksum(data), entry.run
-        writing = outputs.write(
-            self._cluster,
-            run,
-            name,
-            data,
-            run_id=record.id or "",
-            answer_id=record.followed or "",
-            owned=action.owned,
-            sha256=mark,
-        )
-        if await self._stores(entry, writing):
-            known = entry.known
-            known.stored, known.left_out = (name, mark), action.left_out
-            known.store_failure = known.store_at = None
-            known.disowned = None if action.owned else name
-
-    async def _disown(self, entry: Entry, name: str) -> None:
-        if await self._stores(entry, outputs.disown(self._cluster, entry.run, name)):
-            entry.known.disowned = name
-
-    async def _stores(self, entry: Entry, writing: Awaitable[None]) -> bool:
-        """Whether the write to a ConfigMap succeeded; else it is tried again later."""
-        try:
-            await writing
-        except outputs.OutputFailedError as error:
-            failure = error.failure
-        except ClusterError as error:
-            failure = Failure(reason=Reason.OUTPUT_NOT_WRITTEN, message=text.message(str(error)))
-        else:
-            return True
-        known = entry.known
-        known.store_failures += 1
-        known.store_failure = failure
-        pause = retry_delay(failure, known.store_failures, random.random())
-        known.store_at = self._clock() + timedelta(seconds=pause)
-        return False
+    # --- the resource itself
 
     async def release(self, entry: Entry, orphan: str | None) -> None:
         """Remove the finalizer, and say what is left at OpenAI."""
-        farewell, run = _farewell(entry, orphan), entry.run
+        run = entry.run
+        farewell = parting.words(run, entry.known, orphan, vanished=entry.vanished)
         if farewell and farewell != entry.farewell:  # else it is said, and the finalizer could not be removed yet
             entry.farewell = farewell
             self._events.emit(run, farewell)
@@ -519,34 +453,3 @@ def unclaimed(error: ClusterError) -> Failure:
         f" tried again within {5 if isinstance(error, RefusedError) else 2} minutes, and at once when the spec changes"
     )
     return Failure(reason=Reason.RECORD_REFUSED, message=text.message(words))
-
-
-def _farewell(entry: Entry, orphan: str | None) -> ev.Event | None:
-    """What is said of a resource that is deleted and let go."""
-    run = entry.run
-    if run.deleted_at is None and not entry.vanished:
-        return None
-    if orphan:
-        message = f"The resource is deleted, and its end was not seen: {orphan} may still go at OpenAI"
-        return ev.Event("Warning", Reason.ORPHANED, message)
-    seen = entry.known.observation
-    if entry.known.cancelled and run.record and seen:
-        named = turns.named(run.record) if run.record.id else seen.id  # it may never have been written down
-        return ev.Event("Normal", Reason.CANCELLED, f"Run {named} was cancelled")
-    if _left_alone(entry):
-        assert run.record is not None
-        named, token = turns.named(run.record), run.record.token
-        what = f"run {named}" if run.record.id else f"a run with {token} in its metadata"
-        message = f"The resource is deleted, and {what} left alone, as deletionPolicy asks"
-        return ev.Event("Normal", Reason.ORPHANED, message)
-    return None
-
-
-def _left_alone(entry: Entry) -> bool:
-    """Whether the resource leaves behind a run that goes, as its user wants."""
-    run = entry.run
-    if run.record and isinstance(entry.known.ledger.get(run.record.token), Claimed):
-        return False
-    orphaned = run.spec is not None and run.spec.deletionPolicy == "Orphan"
-    goes = run.record is not None and run.record.state in ("claimed", "created")
-    return orphaned and goes and not st.finished(run.status)

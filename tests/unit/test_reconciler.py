@@ -12,7 +12,7 @@ import pytest
 from answers import answered, said
 from reconciling import UID, Body, World
 
-from openairun_operator import acting, reconciler, store
+from openairun_operator import elsewhere, reconciler, store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import ClusterError, GoneError, RefusedError
@@ -856,7 +856,7 @@ async def test_an_answer_that_is_stored_is_that_of_the_last_response(
     async def write(*args: object, **words: object) -> None:
         asked.append(words)
 
-    monkeypatch.setattr(acting.outputs, "write", write)
+    monkeypatch.setattr(elsewhere.outputs, "write", write)
     world.wire.status = "completed"
     world.api.change(lambda body: body["spec"].update(outputTo={"configMap": "answer"}))
     world.reconciler.saw("ADDED", world.api.sent[-1])

@@ -105,8 +105,8 @@ class Bench:
                 print(f"  the operators' log: {log}", flush=True)
 
 
-def kill_everywhere(bench: Bench) -> None:
-    """First each scenario in peace, then once for each point to kill at."""
+def kill_everywhere(bench: Bench, only: str | None) -> None:
+    """First each scenario in peace, then once for each point to kill at. `only` names one scenario."""
     found: dict[tuple[str, str], list[Trial]] = {}
 
     def in_peace(ground: Ground, scenario: Scenario, api: str) -> None:
@@ -119,7 +119,7 @@ def kill_everywhere(bench: Bench) -> None:
         row = f"killed: {trial.scenario.name}, {trial.api}"
         bench.note(row, str(trial), ground, outcome.verdict, missed=not outcome.reached)
 
-    pairs = [(scenario, api) for scenario in SCENARIOS for api in scenario.apis]
+    pairs = [(each, api) for each in SCENARIOS for api in each.apis if only in (None, each.name)]
     bench.do([lambda ground, pair=pair: in_peace(ground, *pair) for pair in pairs])
     # In the scenarios' order, so that what is printed can be compared.
     every = [trial for scenario, api in pairs for trial in found.get((scenario.name, api), ())]
@@ -198,6 +198,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="the first one's seed (random)")
     parser.add_argument("--outage", type=float, default=600, help="seconds that a server is away (%(default)s)")
     parser.add_argument("--workers", type=int, default=6, help="operators at once (%(default)s)")
+    parser.add_argument("--only", choices=[scenario.name for scenario in SCENARIOS], help="kill in this scenario alone")
+    parser.add_argument("--no-outages", action="store_true", help="leave out the servers that are away")
     parser.add_argument("--no-kills", action="store_true", help="leave out the kills at every step")
     arguments = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
@@ -207,9 +209,10 @@ def main() -> int:
         where = f"Kubernetes {cluster.version}" if cluster.control_plane else "the stand-in cluster"
         print(f"On {where}; seeds from {arguments.seed}; logs of what goes wrong in {directory}", flush=True)
         bench = Bench(cluster, directory, arguments.workers)
-        waiting = outages(bench, arguments.outage, f"--lease={cluster.operator_namespace}/openairun-operator")
+        lease = f"--lease={cluster.operator_namespace}/openairun-operator"
+        waiting = [] if arguments.no_outages else outages(bench, arguments.outage, lease)
         if not arguments.no_kills:
-            kill_everywhere(bench)
+            kill_everywhere(bench, arguments.only)
         for thread in waiting:
             thread.join()
         restarted = Row("API server restarts meanwhile")

@@ -57,7 +57,7 @@ class Gate:
         self._point: Point | None = None
         self._reached = False
         self._shut = False
-        self._held: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._held: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
     def arm(self, point: Point | None) -> None:
         """Count anew, and stop at this point."""
@@ -85,22 +85,22 @@ class Gate:
                 self._changed.wait_for(lambda: self._held, 0.5)
             return True
 
-    def open(self) -> None:
-        """Let everything pass from now on, what is held too."""
+    def open(self, *, drop: bool = False) -> None:
+        """Let everything pass from now on, what is held too; but `drop` that: who sent it is dead."""
         with self._changed:
             self._point, self._shut = None, False
             held, self._held = self._held, []
-        for loop, event in held:
-            loop.call_soon_threadsafe(event.set)
+        for loop, passing in held:
+            loop.call_soon_threadsafe(_settle, passing, drop)
 
     async def passes(self, request: ProxiedRequest, moment: Moment) -> None:
         what = describe(request)
         if what is None:
             return
-        if (event := self._stops(request, what, moment)) is not None:
-            await event.wait()
+        if (passing := self._stops(request, what, moment)) is not None:
+            await passing
 
-    def _stops(self, request: ProxiedRequest, what: str, moment: Moment) -> asyncio.Event | None:
+    def _stops(self, request: ProxiedRequest, what: str, moment: Moment) -> asyncio.Future[None] | None:
         with self._changed:
             if moment == "before":
                 self._counts[what] += 1
@@ -110,8 +110,15 @@ class Gate:
             if reached:
                 self._shut = self._reached = True
             stops = (self._shut and moment == "before") or (reached and moment == "after")
-            event = asyncio.Event() if stops else None
-            if event is not None:
-                self._held.append((asyncio.get_running_loop(), event))
+            loop = asyncio.get_running_loop()
+            passing = loop.create_future() if stops else None
+            if passing is not None:
+                self._held.append((loop, passing))
             self._changed.notify_all()
-            return event
+            return passing
+
+
+def _settle(passing: asyncio.Future[None], drop: bool) -> None:
+    """Let it pass, or end it as when its sender goes away: a request that is held must not outlive that."""
+    if not passing.done():
+        passing.cancel() if drop else passing.set_result(None)

@@ -74,7 +74,7 @@ class Ground:
     def kill(self) -> None:
         """Kill it, and start another one."""
         self.operator.kill9()
-        self.gate.open()
+        self.gate.open(drop=True)
         self.start()
 
     @property

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from openairun_operator.acting import Providers
+from openairun_operator.api.record import Record
+from openairun_operator.lifecycle import adopting
 from openairun_operator.lifecycle.actions import Action, Adopt, Cancel, Claim, Create, Decision, Find, Observe, Submit
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.provider import OWN, Provider
@@ -16,14 +18,29 @@ from openairun_operator.store import Entry
 
 _GLANCE: Final = 5.0
 """Seconds until a run that is being ended is decided upon again: the orphan limit may come first."""
-_CALLS: Final = 32
-"""Calls at once to an OpenAIProvider: a server that hangs must not keep all workers from the others."""
+_CALLS: Final = 16
+"""Calls at once to all OpenAIProviders of a namespace: servers that hang must not keep all workers from the others."""
+_MOST: Final = 96
+"""Calls at once to all of them together: fewer than there are workers, so that the operator's own go on."""
 _FULL: Final = 1.0
 
 
 def lane(run: Run, provider: str) -> str:
     """The provider, among all: OpenAIProviders of one name in two namespaces are two."""
     return provider if provider == OWN else f"{run.namespace}/{provider}"
+
+
+def crew(run: Run, provider: str) -> str:
+    """Those whose calls are counted together: all of a namespace, however many providers it has."""
+    return OWN if provider == OWN else run.namespace
+
+
+def _is_ours(run: Run, record: Record, facts: Facts) -> bool:
+    """Whether the operator wrote the record: an annotation, which every user may write, takes no room by itself."""
+    shown = run.status.record
+    if facts.known.ledger.get(record.token) is None and not (shown and shown.token == record.token):
+        return False
+    return adopting.confirmed(run, record, facts)
 
 
 class Admission:
@@ -39,8 +56,10 @@ class Admission:
 
     def note(self, run: Run, decision: Decision, facts: Facts) -> None:
         """Note whether the run takes room on its provider, or waits for some."""
+        if not isinstance(decision.action, Create | Submit):
+            self._ends(run.uid)  # what was claimed is not sent
         moves = run.record is not None and run.record.provider != facts.wanted.name and waits(decision)
-        if run.record and goes(run, facts.now) and not moves:
+        if run.record and goes(run, facts.now) and _is_ours(run, run.record, facts) and not moves:
             self._slots.holds(run.uid, lane(run, run.record.provider), run.namespace)
         elif waits(decision):
             its = lane(run, facts.wanted.name)
@@ -78,8 +97,6 @@ class Admission:
 
     def pause(self, entry: Entry, action: Action, facts: Facts) -> float:
         """Seconds until the provider may be asked for this. A place in its line is taken once, and kept until then."""
-        if not isinstance(action, Create | Submit):
-            self._ends(entry.run.uid)
         match action:
             case Adopt():
                 name = facts.wanted.name
@@ -87,7 +104,7 @@ class Admission:
                 name = record.provider
             case _:
                 return 0.0
-        if name != OWN and self._calls[lane(entry.run, name)] >= _CALLS:
+        if not entry.ending and self._is_full(crew(entry.run, name)):
             return _FULL
         bucket = self._providers.bucket(entry.run, name)
         if bucket is None:
@@ -110,9 +127,9 @@ class Admission:
         """While the action is done."""
         match action:
             case Adopt():
-                its = lane(run, facts.wanted.name)
+                its = crew(run, facts.wanted.name)
             case Claim(record) | Create(record) | Submit(record) | Observe(record) | Find(record) | Cancel(record):
-                its = lane(run, record.provider)
+                its = crew(run, record.provider)
             case _:
                 yield
                 return
@@ -126,6 +143,15 @@ class Admission:
         finally:
             if not claimed:
                 self._ends(run.uid)
+
+    def is_calling(self, uid: str) -> bool:
+        """Whether a call for the resource is under way: it has a time-out of its own."""
+        return uid in self._callers
+
+    def _is_full(self, its: str) -> bool:
+        if its == OWN:
+            return False
+        return self._calls[its] >= _CALLS or self._calls.total() - self._calls[OWN] >= _MOST
 
     def _ends(self, uid: str) -> None:
         if its := self._callers.pop(uid, None):

@@ -99,7 +99,8 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     events = Events(cluster, settings.holder)
     policy = Policy(holder=settings.holder, orphan_limit=settings.orphan_limit)
     metrics = Metrics()
-    metrics.watch_key(lambda: key.current)
+    if settings.own_provider:
+        metrics.watch_key(lambda: key.current)
     lease = Lease(cluster, *settings.lease, settings.holder) if settings.lease else None
     providers = Providers(Own(settings, key), clients, cluster)
     may_act = lease.held if lease else always
@@ -148,8 +149,7 @@ async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, 
     """List all there is before the first create: else one could overtake another, or be one too many."""
     while True:
         try:
-            async for body in cluster.every(PROVIDER_PLURAL, settings.namespaces):
-                providers.saw(None, body)
+            await _know_providers(settings, cluster, providers)
             await providers.read_due()
             await providers.own.key.looked()
             if settings.own_provider_selector:
@@ -162,6 +162,17 @@ async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, 
             continue
         reconciler.open()
         return
+
+
+async def _know_providers(settings: Settings, cluster: Cluster, providers: Providers) -> None:
+    """List all providers. Without the right to do so, what goes is followed and ended, and nothing is created."""
+    try:
+        async for body in cluster.every(PROVIDER_PLURAL, settings.namespaces):
+            providers.saw(None, body)
+    except ClusterError as error:
+        if error.status != 403:
+            raise
+        logger.error("%s. Apply the rights of this version, deploy/manifests/rbac.yaml: no run is created", error)
 
 
 async def _know_namespaces(cluster: Cluster, providers: Providers) -> None:

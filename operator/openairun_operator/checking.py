@@ -14,7 +14,7 @@ from openairun_operator.api.record import API
 from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError
 from openairun_operator.lifecycle import provider_status
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle.failure import Failure
+from openairun_operator.lifecycle.failure import NEEDS_PERSON, PERSON_RETRY, Failure
 from openairun_operator.providers import Known, Providers, address
 from openairun_operator.wires.clients import Clients
 from openairun_operator.wires.probe import probe
@@ -46,7 +46,9 @@ class _Check:
     """When the API server last did not take its status."""
 
     def due(self) -> float:
-        return self.at + (_TRY_AGAIN if self.failure else _GOOD_FOR)
+        if self.failure is None:
+            return self.at + _GOOD_FOR
+        return self.at + (PERSON_RETRY if self.failure.reason in NEEDS_PERSON else _TRY_AGAIN)
 
 
 class Checker:

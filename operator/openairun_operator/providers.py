@@ -45,6 +45,8 @@ _READ: Final = 20.0
 _AGAIN: Final = 2.0
 """Seconds between two looks at a key that is refused."""
 _AT_ONCE: Final = 8
+_LONGEST_KEY: Final = 8192
+_LONGEST_BUNDLE: Final = 262_144
 _REMEMBERED: Final = 1000
 """Providers that have gone whose last key is kept, to cancel what they run."""
 _SETTLES: Final = timedelta(seconds=5)
@@ -225,6 +227,10 @@ class Providers:
         namespace, _ = known.place
         key = (await references.read_secret(self.cluster, namespace, spec.apiKeySecretRef)).strip()
         bundle = await references.read(self.cluster, namespace, spec.caBundleFrom) if spec.caBundleFrom else None
+        if len(key) > _LONGEST_KEY:
+            raise ValueError(f"the key is longer than {_LONGEST_KEY} characters")
+        if bundle and len(bundle) > _LONGEST_BUNDLE:
+            raise ValueError(f"the CA bundle is longer than {_LONGEST_BUNDLE} characters")
         credentials = Credentials(
             address(spec),
             key,

@@ -179,11 +179,12 @@ class Reconciler:
     def stuck(self) -> str | None:
         """What should have been attempted long ago: three intervals and a minute. None if all is well.
 
-        A server that cannot be reached, or asks for patience, moves the time of the next attempt, and is no such case.
+        A server that cannot be reached, or asks for patience, moves the time of the next attempt, and is no such case;
+        nor is one that lets a call wait, which has a time-out.
         """
         for uid, late in self.scheduler.late():
             entry = self._store.get(uid)
-            if entry is None:
+            if entry is None or self._admission.is_calling(uid):
                 continue
             interval = st.interval_of(entry.run.spec, entry.run.record)
             if late > 3 * interval.total_seconds() + _STUCK:
@@ -327,6 +328,7 @@ class Reconciler:
             raise
         except ClusterError as error:
             entry.known.unclaimed += 1
+            self._admission.leaves(entry.run.uid)  # whoever is next may try
             if entry.known.unclaimed > 1:
                 run, failure, facts = entry.run, unclaimed(error), self._facts(entry)
                 if turns.pending(claim.record):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from providing import BLUE, NO_ANSWER, OWN, RED, RUNS, Town, slow_down
 from providing import town as town
+
+from openairun_operator.api.names import RECORD_ANNOTATION
+from openairun_operator.kube.cluster import ClusterError, RefusedError
+from openairun_operator.lifecycle.run import Run
 
 NAMES = [f"r{number}" for number in range(6)]
 
@@ -331,12 +336,13 @@ async def test_a_place_in_line_is_paid_for_once(town: Town) -> None:
 async def test_a_server_that_hangs_keeps_no_more_than_some_workers_and_others_go_on(town: Town) -> None:
     town.servers.hang[RED] = asyncio.Event()
     town.provider("team", "red", RED, "red-key")
+    town.provider("team", "rose", RED, "red-key")
     town.provider("other", "blue", BLUE, "blue-key")
     for number in range(200):
-        town.run("team", f"r{number}", "red")
+        town.run("team", f"r{number}", "red" if number % 2 else "rose")
     await town.start()
     await town.passes(5)
-    assert len(town.servers.of("create")) == 32
+    assert len(town.servers.of("create")) == 16, "for all providers of a namespace together"
     town.run("other", "b", "blue")
     town.run("other", "own")
     await town.passes(3)
@@ -344,3 +350,61 @@ async def test_a_server_that_hangs_keeps_no_more_than_some_workers_and_others_go
     town.servers.hang.pop(RED).set()
     await town.passes(30)
     assert len(set(town.servers.creates())) == 202
+
+
+async def test_a_call_that_hangs_is_nothing_stuck(town: Town) -> None:
+    """It has a time-out of its own; the probe must not end the operator for a slow server."""
+    town.servers.hang[RED] = asyncio.Event()
+    town.provider("team", "red", RED, "red-key", requestTimeout="10m")
+    town.run("team", "r0", "red")
+    await town.start()
+    await town.passes(200)
+    assert town.reconciler.stuck() is None
+
+
+async def test_a_claim_that_is_refused_keeps_nobody_from_calling(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = town.api.hold
+
+    async def refused(run: Run, body: Any, record: str) -> Any:
+        if run.name.startswith("r"):
+            raise RefusedError("claim the run", 422, "denied by a policy")
+        return await hold(run, body, record)
+
+    monkeypatch.setattr(town.api, "hold", refused)
+    town.provider("team", "red", RED, "red-key")
+    for number in range(40):
+        town.run("team", f"r{number}", "red")
+    await town.start()
+    await town.passes(5)
+    town.run("team", "allowed", "red")
+    await town.passes(5)
+    assert town.servers.creates() == ["allowed"]
+
+
+async def test_a_claim_that_cannot_be_written_keeps_no_room(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = town.api.hold
+
+    async def refused(run: Run, body: Any, record: str) -> Any:
+        if run.name == "r0":
+            raise ClusterError("claim the run", 403, "denied by a webhook")
+        return await hold(run, body, record)
+
+    monkeypatch.setattr(town.api, "hold", refused)
+    await queue(town, 1)
+    await town.passes(10)
+    assert town.servers.creates() == ["r1"]
+
+
+@pytest.mark.parametrize("state", ["claimed", "created"])
+async def test_a_record_that_a_user_wrote_takes_no_room(town: Town, state: str) -> None:
+    town.operator(max_concurrent_runs=1, forbid_foreign_ids=True)
+    forged = {
+        "object": "team/forged", "uid": "forged", "digest": "", "token": "t", "holder": "me", "state": state,
+        "api": "Responses", "provider": "operator", "address": OWN, "submittedAt": "9990-01-01T00:00:00Z",
+    } | ({"id": "resp_1", "recordedAt": "2026-01-01T00:00:00Z"} if state == "created" else {})  # fmt: skip
+    meta = {"namespace": "team", "name": "forged", "annotations": {RECORD_ANNOTATION: json.dumps(forged)}}
+    town.api.put(RUNS, "team", "forged", {"metadata": meta, "spec": {"model": "m", "input": "x"}})
+    town.run("other", "honest")
+    await town.start()
+    await town.passes(5)
+    assert town.servers.creates() == ["honest"]

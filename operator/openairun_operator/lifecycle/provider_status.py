@@ -8,6 +8,7 @@ from openairun_operator.api.provider import OpenAIProviderSpec, OpenAIProviderSt
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.api.status import Condition
+from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.conditions import condition
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure
 
@@ -31,7 +32,9 @@ def status(
         conditions = _conditions("ready", Reason.AVAILABLE, words, before.conditions or [], generation, now)
     else:
         kind: _Kind = "stalled" if failure.reason in NEEDS_PERSON | {Reason.INVALID_SPEC} else "retrying"
-        conditions = _conditions(kind, failure.reason, failure.message, before.conditions or [], generation, now)
+        conditions = _conditions(
+            kind, failure.reason, text.without_request(failure.message), before.conditions or [], generation, now
+        )
     return OpenAIProviderStatus(
         observedGeneration=generation,
         address=address or None,

@@ -1,12 +1,15 @@
 """Who counts among the runs that go on a provider, and who waits to be one of them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from openairun_operator.api.record import Record
 from openairun_operator.lifecycle import polling
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Claim, Decision, Fetch
 from openairun_operator.lifecycle.run import Run
+
+_AHEAD: Final = timedelta(minutes=5)
 
 
 def has_provider(record: Record | None) -> bool:
@@ -27,6 +30,8 @@ def goes(run: Run, now: datetime) -> bool:
     if any(past.token == record.token for past in status.history or ()):
         return False
     unknown = status.condition("CreateOutcomeUnknown")
+    if record.submittedAt > now + _AHEAD:
+        return False  # no clock is that fast: somebody wrote it
     if record.state == "claimed" and unknown is not None and unknown.status == "True":
         end = polling.deadline(record.submittedAt, st.timeout_of(run.spec, record))
         return end is None or now < end

@@ -105,6 +105,11 @@ def message(text: str, *secrets: str) -> str:
     return cut(_in_line(redact(clean(text), *secrets)), MAX_MESSAGE)
 
 
+def without_request(message: str) -> str:
+    """`message` without the request's id at its end: what is said again and again must not differ by that."""
+    return _REQUEST.sub("", message)
+
+
 def cut(text: str, most: int) -> str:
     """`text`, or its beginning with a mark that it is cut, in at most `most` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -39,7 +39,7 @@ class Point:
 def describe(request: ProxiedRequest) -> str | None:
     """`PATCH openairuns/status`; None for what is no step of a run: watches, lists, the Lease."""
     path = _NAMES.sub(r"\1", request.path)
-    if request.is_watch or (request.method == "GET" and request.path.endswith("/openairuns")):
+    if request.is_watch or (request.method == "GET" and request.path.endswith(("/openairuns", "/openaiproviders"))):
         return None
     for prefix in _OURS:
         if path.startswith(prefix):

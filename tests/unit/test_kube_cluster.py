@@ -141,9 +141,10 @@ async def test_a_resource_is_looked_for_by_a_list_since_get_is_no_right(items: l
 async def test_a_finalizer_is_removed_only_from_the_object_that_was_seen() -> None:
     """A removal that comes late must not take it from a claim that was made meanwhile."""
     wire = Wire(Response(200, json.dumps({"metadata": {}})))
-    await connected(wire).release(RUN, BODY)
+    body = {"metadata": BODY["metadata"] | {"annotations": {"openairun.dev/run": "{}"}}}
+    await connected(wire).release(RUN, body)
     ((_, _, operations),) = wire.sent
-    assert {"op": "test", "path": "/metadata/resourceVersion", "value": "7"} in operations
+    assert {"op": "test", "path": "/metadata/annotations/openairun.dev~1run", "value": "{}"} in operations
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), aiohttp.ClientConnectionError("refused"), OSError("reset")])

@@ -219,16 +219,19 @@ class Cluster:
         return await self._patch(run, "record the run", {"annotations": {RECORD_ANNOTATION: record}})
 
     async def release(self, run: Run, body: Body) -> Body:
-        """Remove the finalizer, if the object is still `body`. Raises ConflictError if it is not."""
+        """Remove the finalizer. Raises ConflictError if the finalizers or the record are no longer those of `body`."""
         finalizers = body["metadata"].get("finalizers") or []
         if FINALIZER not in finalizers:
             return body  # somebody else has removed it
+        record = (body["metadata"].get("annotations") or {}).get(RECORD_ANNOTATION)
+        where = f"/metadata/annotations/{RECORD_ANNOTATION.replace('/', '~1')}"
+        # A removal that comes late must not take the finalizer from a claim that was made meanwhile.
+        recorded = [{"op": "test", "path": where, "value": record}] if record is not None else []
         index = finalizers.index(FINALIZER)
         path = f"/metadata/finalizers/{index}"
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": run.uid},
-            # One that comes late must not take the finalizer from a claim that was made meanwhile.
-            {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]},
+            *recorded,
             {"op": "test", "path": path, "value": FINALIZER},
             {"op": "remove", "path": path},
         ]

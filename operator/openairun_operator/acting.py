@@ -22,7 +22,6 @@ from openairun_operator.lifecycle import (
     attempts,
     ending,
     parting,
-    phase,
     polling,
     submitting,
     text,
@@ -360,8 +359,6 @@ class Actor:
 
     def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:
         known, now = entry.known, self._clock()
-        if not (seen.at_rest or phase.of(seen.status) in phase.TERMINAL):
-            seen = dataclasses.replace(seen, text=None)  # it is not shown yet, and may be long
         known.observation, known.looked_at, known.gone = seen, now, 0
         provider = self._providers.of(entry.run, record.provider)
         known.read_with = (provider.address, provider.credential)

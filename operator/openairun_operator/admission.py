@@ -10,7 +10,7 @@ from openairun_operator.api.record import Record
 from openairun_operator.lifecycle import adopting
 from openairun_operator.lifecycle.actions import Action, Adopt, Cancel, Claim, Create, Decision, Find, Observe, Submit
 from openairun_operator.lifecycle.facts import Facts
-from openairun_operator.lifecycle.provider import OWN, Provider
+from openairun_operator.lifecycle.provider import OWN, Provider, lane
 from openairun_operator.lifecycle.queueing import goes, waits
 from openairun_operator.lifecycle.run import Run
 from openairun_operator.slots import Slots
@@ -23,11 +23,6 @@ _CALLS: Final = 16
 _MOST: Final = 96
 """Calls at once to all of them together: fewer than there are workers, so that the operator's own go on."""
 _FULL: Final = 1.0
-
-
-def lane(run: Run, provider: str) -> str:
-    """The provider, among all: OpenAIProviders of one name in two namespaces are two."""
-    return provider if provider == OWN else f"{run.namespace}/{provider}"
 
 
 def crew(run: Run, provider: str) -> str:
@@ -60,9 +55,9 @@ class Admission:
             self._ends(run.uid)  # what was claimed is not sent
         moves = run.record is not None and run.record.provider != facts.wanted.name and waits(decision)
         if run.record and goes(run, facts.now) and _is_ours(run, run.record, facts) and not moves:
-            self._slots.holds(run.uid, lane(run, run.record.provider), run.namespace)
+            self._slots.holds(run.uid, lane(run.namespace, run.record.provider), run.namespace)
         elif waits(decision):
-            its = lane(run, facts.wanted.name)
+            its = lane(run.namespace, facts.wanted.name)
             self._slots.limit(its, facts.wanted.most_runs)
             self._slots.waits(run.uid, its, run.namespace, run.created)
         else:
@@ -75,7 +70,7 @@ class Admission:
 
     def admitted(self, run: Run, provider: Provider) -> bool:
         """Whether another run may go on the provider."""
-        return provider.most_runs is None or self._slots.admitted(run.uid, lane(run, provider.name))
+        return provider.most_runs is None or self._slots.admitted(run.uid, lane(run.namespace, provider.name))
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -87,13 +82,13 @@ class Admission:
             if opened:
                 self._slots.open()
 
-    def counts(self, its: str) -> tuple[int, int]:
-        """How many runs go in a lane, and how many wait for room there."""
-        return self._slots.counts(its)
+    def counts(self, namespace: str, provider: str) -> tuple[int, int]:
+        """How many runs go on a provider, and how many wait for room there."""
+        return self._slots.counts(lane(namespace, provider))
 
     def in_flight(self, run: Run, provider: str) -> int:
         """How many runs go beside this one, itself included."""
-        return self._slots.counts(lane(run, provider))[0]
+        return self.counts(run.namespace, provider)[0]
 
     def pause(self, entry: Entry, action: Action, facts: Facts) -> float:
         """Seconds until the provider may be asked for this. A place in its line is taken once, and kept until then."""

@@ -32,6 +32,11 @@ logger = logging.getLogger(__name__)
 
 _CRD_RETRY: Final = 5.0
 _WATCH_RETRY: Final = 2.0
+_NO_PROVIDERS: Final = "Apply the rights of this version, deploy/manifests/rbac.yaml: no run is created"
+_NO_NAMESPACES: Final = (
+    "--own-provider-selector needs that right: add deploy/manifests/components/namespaces. Until then no new run is"
+    " made with the operator's own key"
+)
 _DRAIN: Final = timedelta(seconds=5)
 _WATCHED: Final = {PLURAL, PROVIDER_PLURAL, "namespaces"}
 """What kopf must find, each by its plural: without namespaces it begins no watch at all."""
@@ -149,11 +154,11 @@ async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, 
     """List all there is before the first create: else one could overtake another, or be one too many."""
     while True:
         try:
-            await _know_providers(settings, cluster, providers)
+            await _know(cluster.every(PROVIDER_PLURAL, settings.namespaces), providers.saw, _NO_PROVIDERS)
             await providers.read_due()
             await providers.own.key.looked()
             if settings.own_provider_selector:
-                await _know_namespaces(cluster, providers)
+                await _know(cluster.every_namespace(), providers.saw_namespace, _NO_NAMESPACES)
             async for body in cluster.every(PLURAL, settings.namespaces):
                 reconciler.saw(None, body)
         except ClusterError as error:
@@ -164,30 +169,15 @@ async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, 
         return
 
 
-async def _know_providers(settings: Settings, cluster: Cluster, providers: Providers) -> None:
-    """List all providers. Without the right to do so, what goes is followed and ended, and nothing is created."""
+async def _know(bodies: AsyncIterator[Any], saw: Callable[[None, Any], None], without: str) -> None:
+    """Take in a list. Without the right to it all else goes on; `without` says what does not, and what to do."""
     try:
-        async for body in cluster.every(PROVIDER_PLURAL, settings.namespaces):
-            providers.saw(None, body)
+        async for body in bodies:
+            saw(None, body)
     except ClusterError as error:
         if error.status != 403:
             raise
-        logger.error("%s. Apply the rights of this version, deploy/manifests/rbac.yaml: no run is created", error)
-
-
-async def _know_namespaces(cluster: Cluster, providers: Providers) -> None:
-    """List the namespaces' labels. Without the right to do so all else goes on: kopf asks again every 5 s."""
-    try:
-        async for body in cluster.every_namespace():
-            providers.saw_namespace(None, body)
-    except ClusterError as error:
-        if error.status != 403:
-            raise
-        logger.error(
-            "%s. --own-provider-selector needs that right: add deploy/manifests/components/namespaces. Until then no"
-            " new run is made with the operator's own key",
-            error,
-        )
+        logger.error("%s. %s", error, without)
 
 
 async def _watch(

@@ -15,7 +15,7 @@ from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError
 from openairun_operator.lifecycle import provider_status
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, PERSON_RETRY, Failure
-from openairun_operator.providers import Known, Providers, address
+from openairun_operator.providers import Known, Providers
 from openairun_operator.wires.clients import Clients
 from openairun_operator.wires.probe import probe
 
@@ -44,6 +44,8 @@ class _Check:
     written: float = float("-inf")
     refused: float = float("-inf")
     """When the API server last did not take its status."""
+    shown: tuple[Any, ...] | None = None
+    """The object and the counts whose status says it all: there is nothing to compare until one of them changes."""
 
     def due(self) -> float:
         if self.failure is None:
@@ -123,6 +125,9 @@ class Checker:
 
     async def _show(self, known: Known, check: _Check, now: float) -> None:
         """Write the status if it says anything new."""
+        counts = self._counts(*known.place)
+        if check.shown is not None and check.shown[0] is known.body and check.shown[1] == counts:
+            return
         raw = known.body.get("status") or {}
         try:
             before = OpenAIProviderStatus.model_validate(raw)
@@ -130,16 +135,19 @@ class Checker:
             before = OpenAIProviderStatus()
         said = provider_status.status(
             known.spec,
-            address(known.spec) if known.spec else "",
+            known.declared.address if known.declared else "",
             check.apis,
             check.failure,
-            self._counts(*known.place),
+            counts,
             before,
             known.body["metadata"].get("generation", 1),
             datetime.now(UTC).replace(microsecond=0),
         )
         difference = st.difference(raw, st.dump(said))
-        if not difference or (difference.keys() <= {"runsInFlight", "runsWaiting"} and now < check.written + _COUNTS):
+        if not difference:
+            check.shown = (known.body, counts)
+            return
+        if difference.keys() <= {"runsInFlight", "runsWaiting"} and now < check.written + _COUNTS:
             return
         known.body = await self._cluster.write_provider_status(known.body, difference)
         check.written = now

@@ -17,8 +17,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from openairun_operator.api import durations
+from openairun_operator.api.base import unreadable
 from openairun_operator.api.names import DEFAULT_PROVIDER
-from openairun_operator.api.provider import OpenAIProviderSpec
+from openairun_operator.api.provider import Defaults, OpenAIProviderSpec
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.buckets import Bucket, Buckets
@@ -30,6 +31,7 @@ from openairun_operator.lifecycle import provider as naming
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.lifecycle.provider import OWN, Provider
 from openairun_operator.lifecycle.run import Run
+from openairun_operator.store import version_number
 from openairun_operator.wires.build import wire
 from openairun_operator.wires.clients import Clients, Credentials
 from openairun_operator.wires.protocol import Wire
@@ -58,6 +60,8 @@ class Known:
 
     body: Body
     spec: OpenAIProviderSpec | None
+    declared: Provider | None
+    """What the spec says of runs; made once, since it is asked for at each decision."""
     trouble: Failure | None = None
     """Why it cannot be used."""
     credentials: Credentials | None = None
@@ -154,9 +158,9 @@ class Providers:
                     self._past.popitem(last=False)
                 self.changed(place[0])
             return
-        if before and _version(body) <= _version(before.body) and _same(before.body, body):
+        if before and version_number(body) <= version_number(before.body) and _same(before.body, body):
             return
-        known = _of(body)
+        known = _of(body, self.own.settings)
         if before and _same(before.body, body):
             if before.spec == known.spec:  # its own status
                 before.body = body
@@ -232,7 +236,7 @@ class Providers:
         if bundle and len(bundle) > _LONGEST_BUNDLE:
             raise ValueError(f"the CA bundle is longer than {_LONGEST_BUNDLE} characters")
         credentials = Credentials(
-            address(spec),
+            _address(spec),
             key,
             spec.organization,
             spec.project,
@@ -253,41 +257,26 @@ class Providers:
             return self.of(run, name)
         if (run.namespace, DEFAULT_PROVIDER) in self._known:
             return self.of(run, DEFAULT_PROVIDER)
-        allowed = self.own.allows(run.namespace, self._labels.get(run.namespace))
-        own = self.own.provider(None if allowed else naming.no_provider(run.namespace))
+        own = self.own.provider(None if self._may_use_own(run) else naming.no_provider(run.namespace))
         return replace(own, patience=self._patience(self.bucket(run, OWN)))
 
     def of(self, run: Run, name: str) -> Provider:
         """The provider that a record names."""
         if name == OWN:
-            allowed = self.own.allows(run.namespace, self._labels.get(run.namespace))
             own = self.own.provider()
-            return replace(own, confirmed_only=own.own_ids_only or not allowed)
+            return replace(own, confirmed_only=own.own_ids_only or not self._may_use_own(run))
         known = self._known.get((run.namespace, name))
         if known is None:
             return Provider(name=name, address="", blocked=naming.missing(name, run.namespace))
-        settings, spec = self.own.settings, known.spec
         unread = Failure(reason=Reason.CREATING, message=f"Reading the key of OpenAIProvider {name}")
         blocked = known.trouble or (unread if known.read is None or known.credentials is None else None)
-        if spec is None:
+        if known.declared is None:
             return Provider(name=name, address="", blocked=blocked)
-        defaults = spec.defaults
-        timeout = durations.parse(spec.requestTimeout) if spec.requestTimeout else settings.request_timeout
-        return Provider(
-            name=name,
-            address=address(spec),
-            credential=known.mark,
-            blocked=blocked,
-            api=spec.api,
-            default_model=(defaults.model if defaults else None) or settings.default_model,
-            timeout=durations.parse(defaults.timeout) if defaults and defaults.timeout else naming.TIMEOUT,
-            polling_interval=durations.parse(defaults.pollingInterval)
-            if defaults and defaults.pollingInterval
-            else naming.POLLING_INTERVAL,
-            create_settles=timeout + _SETTLES,
-            most_runs=spec.maxConcurrentRuns,
-            patience=self._patience(self.bucket(run, name)),
-        )
+        patience = self._patience(self.bucket(run, name))
+        return replace(known.declared, credential=known.mark, blocked=blocked, patience=patience)
+
+    def _may_use_own(self, run: Run) -> bool:
+        return self.own.allows(run.namespace, self._labels.get(run.namespace))
 
     def bucket(self, run: Run, name: str) -> Bucket | None:
         """The rate of requests to it; None: any."""
@@ -298,13 +287,12 @@ class Providers:
         elif known is None or known.spec is None:
             return None
         else:
-            where, credential, limit = address(known.spec), known.mark, known.spec.rateLimit
+            where, credential, limit = _address(known.spec), known.mark, known.spec.rateLimit
         rate = limit.requestsPerMinute if limit else settings.requests_per_minute
         burst = (limit.burst if limit else None) or settings.burst
         if not rate:
             return None
-        its = OWN if name == OWN else f"{run.namespace}/{name}"
-        return self._buckets.get(its, where, credential or "", rate, min(burst, rate))
+        return self._buckets.get(naming.lane(run.namespace, name), where, credential or "", rate, min(burst, rate))
 
     @staticmethod
     def _patience(bucket: Bucket | None) -> Failure | None:
@@ -372,28 +360,40 @@ class Providers:
             self._news.set()
 
 
-def address(spec: OpenAIProviderSpec) -> str:
-    """Where its requests go."""
+def _address(spec: OpenAIProviderSpec) -> str:
     return (spec.baseURL or DEFAULT_BASE_URL).strip().rstrip("/")
 
 
-def _of(body: Body) -> Known:
+def _of(body: Body, settings: Settings) -> Known:
     try:
-        return Known(body, OpenAIProviderSpec.model_validate(body.get("spec") or {}))
+        spec = OpenAIProviderSpec.model_validate(body.get("spec") or {})
     except ValidationError as error:
-        known = Known(body, None)
-        said = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
-        known.trouble = _trouble(known, Reason.INVALID_SPEC, f"this operator cannot read the spec: {said}")
+        known = Known(body, None, None)
+        words = f"this operator cannot read the spec: {unreadable(error)}"
+        known.trouble = _trouble(known, Reason.INVALID_SPEC, words)
         return known
+    return Known(body, spec, _declared(body["metadata"]["name"], spec, settings))
+
+
+def _declared(name: str, spec: OpenAIProviderSpec, settings: Settings) -> Provider:
+    defaults = spec.defaults or Defaults()
+    timeout = durations.parse(spec.requestTimeout) if spec.requestTimeout else settings.request_timeout
+    return Provider(
+        name=name,
+        address=_address(spec),
+        api=spec.api,
+        default_model=defaults.model or settings.default_model,
+        timeout=durations.parse(defaults.timeout) if defaults.timeout else naming.TIMEOUT,
+        polling_interval=durations.parse(defaults.pollingInterval)
+        if defaults.pollingInterval
+        else naming.POLLING_INTERVAL,
+        create_settles=timeout + _SETTLES,
+        most_runs=spec.maxConcurrentRuns,
+    )
 
 
 def _trouble(known: Known, reason: Reason, message: str) -> Failure:
     return Failure(reason=reason, message=f"OpenAIProvider {known.place[1]} cannot be used: {message}")
-
-
-def _version(body: Body) -> int:
-    text = str(body["metadata"].get("resourceVersion", ""))
-    return int(text) if text.isdigit() else 0
 
 
 def _same(one: Body, other: Body) -> bool:

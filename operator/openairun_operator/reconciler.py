@@ -106,9 +106,7 @@ class Reconciler:
                 return
             self._store.keep(uid, entry)
             self._spread(entry)
-            facts = self._facts(entry)
-            if facts.wanted.most_runs is not None or entry.run.record:  # before others that were created later
-                self._admission.note(entry.run, decide(entry.run, facts), facts)
+            self._line_up(entry, always=entry.run.record is not None)  # before others that were created later
         else:
             generation, key = entry.run.generation, entry.run.create_again
             entry.take(body, listed=listed)
@@ -144,7 +142,7 @@ class Reconciler:
 
     def counts(self, namespace: str, provider: str) -> tuple[int, int]:
         """How many runs go on an OpenAIProvider, and how many wait for room there."""
-        return self._admission.counts(f"{namespace}/{provider}")
+        return self._admission.counts(namespace, provider)
 
     def provider_changed(self, namespace: str | None) -> None:
         """Try again at once whatever failed, and whoever waits: in `namespace`, or everywhere."""
@@ -158,9 +156,17 @@ class Reconciler:
                 elif not waits:
                     continue
                 self.scheduler.wake(uid)
-                facts = self._facts(entry)
-                if waits and facts.wanted.most_runs is not None:
-                    self._admission.note(entry.run, decide(entry.run, facts), facts)
+                if waits:
+                    self._line_up(entry)
+
+    def _line_up(self, entry: Entry, *, always: bool = False) -> None:
+        """Have it take the room that it needs, or its place among those that wait, before it is worked on.
+
+        Where room is not bounded that matters to nobody, unless `always`.
+        """
+        facts = self._facts(entry)
+        if always or facts.wanted.most_runs is not None:
+            self._admission.note(entry.run, decide(entry.run, facts), facts)
 
     @staticmethod
     def _says_blocked(entry: Entry) -> bool:

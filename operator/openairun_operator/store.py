@@ -36,7 +36,7 @@ class Version:
         return number < self.number and not (listed and time.monotonic() - self.at > _LIST_LAG)
 
 
-def _number(body: Mapping[str, Any]) -> int:
+def version_number(body: Mapping[str, Any]) -> int:
     """resourceVersions are comparable whole numbers (Kubernetes API conventions, since 1.35 by contract)."""
     text = str(body["metadata"].get("resourceVersion", ""))
     return int(text) if text.isdigit() else 0
@@ -69,11 +69,11 @@ class Entry:
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Entry":
         """A resource that was not known before."""
-        return cls(_slim(body), parse(body), Version(_number(body)))
+        return cls(_slim(body), parse(body), Version(version_number(body)))
 
     def take(self, body: Mapping[str, Any], *, listed: bool = False) -> None:
         """Go on from this version, unless a newer one came meanwhile."""
-        number = _number(body)
+        number = version_number(body)
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
         self.body, self.run, self.version = _slim(body), parse(body), Version(number)
@@ -115,7 +115,7 @@ class Store:
         entry = self._entries.get(uid)
         rest = self._resting.get(uid)
         version = entry.version if entry else rest.version if rest else None
-        return version is None or not version.covers(_number(body), listed=listed)
+        return version is None or not version.covers(version_number(body), listed=listed)
 
     def keep(self, uid: str, entry: Entry) -> None:
         """The resource needs work."""

@@ -36,13 +36,6 @@ async def server() -> AsyncIterator[OpenAIStandIn]:
         yield server
 
 
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    clients = Clients(5)
-    yield clients
-    await clients.close()
-
-
 async def live(clients: Clients, credentials: Credentials, api: API) -> None:
     """A run's whole life."""
     carrier = wire(api, clients, credentials)

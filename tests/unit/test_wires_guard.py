@@ -30,13 +30,6 @@ async def server() -> AsyncIterator[OpenAIStandIn]:
 
 
 @pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    clients = Clients(5)
-    yield clients
-    await clients.close()
-
-
-@pytest.fixture
 async def allowing() -> AsyncIterator[Clients]:
     clients = Clients(5, allowed=LOOPBACK)
     yield clients

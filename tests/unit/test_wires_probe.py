@@ -21,13 +21,6 @@ async def server() -> AsyncIterator[OpenAIStandIn]:
         yield server
 
 
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    clients = Clients(5)
-    yield clients
-    await clients.close()
-
-
 async def asked(clients: Clients, server: OpenAIStandIn, key: str = KEY, **more: Any) -> Probe:
     return await probe(clients, Credentials(server.url, key, **more))
 

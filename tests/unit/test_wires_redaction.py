@@ -56,13 +56,6 @@ async def server() -> AsyncIterator[Server]:
     await server.stop()
 
 
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    clients = Clients(5)
-    yield clients
-    await clients.close()
-
-
 # What fails
 
 REQUESTS: Mapping[API, CreateRequest] = {

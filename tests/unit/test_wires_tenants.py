@@ -21,13 +21,6 @@ NOWHERE = "http://127.0.0.1:9/v1"
 REF = RunRef("Responses", "resp_1")
 
 
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    clients = Clients(5)
-    yield clients
-    await clients.close()
-
-
 class Server:
     """Answers every GET with a run that goes, after `hold`; keeps what it was sent."""
 

@@ -79,21 +79,25 @@ def _message(text: str) -> str:
     return str(body.get("message", text) if isinstance(body, dict) else text)[:500]
 
 
+def _detail(text: str, name: str) -> Any:
+    """A detail of the API server's Status; None where there is none, or the text is no Status."""
+    try:
+        return json.loads(text)["details"][name]
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
 def _names_what_is_missing(text: str) -> bool:
     """Whether a 404 speaks of an object. One that does not comes from an API server that still starts, or a proxy."""
-    try:
-        return bool(json.loads(text)["details"]["name"])
-    except (ValueError, LookupError, TypeError):
-        return False
+    return bool(_detail(text, "name"))
 
 
 def _is_of_uid(text: str) -> bool:
     """Whether a refusal is of the uid alone. A policy's refusal may speak of it too, in its message."""
-    try:
-        causes = json.loads(text)["details"]["causes"]
-        return bool(causes) and all(cause["field"] == "metadata.uid" for cause in causes)
-    except (ValueError, LookupError, TypeError):
+    causes = _detail(text, "causes")
+    if not isinstance(causes, list) or not causes:
         return False
+    return all(isinstance(cause, dict) and cause.get("field") == "metadata.uid" for cause in causes)
 
 
 def _error(what: str, error: Exception) -> ClusterError:
@@ -224,7 +228,7 @@ class Cluster:
         if FINALIZER not in finalizers:
             return body  # somebody else has removed it
         record = (body["metadata"].get("annotations") or {}).get(RECORD_ANNOTATION)
-        where = f"/metadata/annotations/{RECORD_ANNOTATION.replace('/', '~1')}"
+        where = f"/metadata/annotations/{patches.pointer(RECORD_ANNOTATION)}"
         # A removal that comes late must not take the finalizer from a claim that was made meanwhile.
         recorded = [{"op": "test", "path": where, "value": record}] if record is not None else []
         index = finalizers.index(FINALIZER)

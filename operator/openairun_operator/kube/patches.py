@@ -10,12 +10,17 @@ def of_status(status: Mapping[str, Any], difference: Mapping[str, Any]) -> list[
         return [{"op": "add", "path": "/status", "value": _merged({}, difference)}]
     operations: list[dict[str, Any]] = []
     for key, value in difference.items():
-        path = f"/status/{key.replace('~', '~0').replace('/', '~1')}"  # RFC 6901
+        path = f"/status/{pointer(key)}"
         if value is not None:
             operations.append({"op": "add", "path": path, "value": _merged(status.get(key), value)})
         elif key in status:
             operations.append({"op": "remove", "path": path})
     return operations
+
+
+def pointer(key: str) -> str:
+    """`key` as a part of a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _merged(value: Any, patch: Any) -> Any:

@@ -50,6 +50,11 @@ class Provider:
         return "the operator's own provider" if self.name == OWN else f"OpenAIProvider {self.name}"
 
 
+def lane(namespace: str, name: str) -> str:
+    """The provider, among those of all namespaces: of one name in two namespaces there are two."""
+    return name if name == OWN else f"{namespace}/{name}"
+
+
 def asked_for(run: Run) -> str | None:
     """The OpenAIProvider that the definition names; None where it leaves it to the namespace's default."""
     return run.spec.providerRef.name if run.spec and run.spec.providerRef else None

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from openairun_operator.api import durations
+from openairun_operator.api.base import unreadable
 from openairun_operator.api.names import CREATE_AGAIN_ANNOTATION, FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.record import API, Record
 from openairun_operator.api.spec import OpenAIRunSpec
@@ -162,7 +163,7 @@ def parse(body: Mapping[str, Any]) -> Run:
     try:
         spec = OpenAIRunSpec.model_validate(raw_spec)
     except ValidationError as error:
-        spec_error = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+        spec_error = unreadable(error)
     try:
         status = OpenAIRunStatus.model_validate(raw_status)
     except ValidationError:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from openairun_operator.api.record import API
 from openairun_operator.wires.assistants import Assistants
-from openairun_operator.wires.calls import Caller
+from openairun_operator.wires.calls import caller_of
 from openairun_operator.wires.clients import Clients, Credentials
 from openairun_operator.wires.protocol import Wire
 from openairun_operator.wires.responses import Responses
@@ -15,5 +15,5 @@ def wire(api: API, clients: Clients, credentials: Credentials, spend: Callable[[
 
     An action is mostly one request; each one beyond the first calls `spend`.
     """
-    caller = Caller(clients.client(credentials), api, clients.timeout(credentials), spend)
+    caller = caller_of(clients, credentials, api, spend)
     return Assistants(caller) if api == "Assistants" else Responses(caller)

@@ -18,10 +18,10 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.api.rules import MAX_ID
 from openairun_operator.lifecycle import phase, text
-from openairun_operator.lifecycle.failure import CallFailedError, Failure
+from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.lifecycle.observation import RunObservation
 from openairun_operator.wires import errors
-from openairun_operator.wires.guard import AddressRefusedError, refusal
+from openairun_operator.wires.clients import Clients, Credentials
 
 _MILLISECONDS: Final = 1e11
 """A time above this, the year 5138, is in milliseconds."""
@@ -71,8 +71,6 @@ class Caller:
                 raw = await send(self.client)
                 content, headers = raw.content, raw.headers
         except Exception as error:  # noqa: BLE001 - whatever it is, the call has failed
-            if stopped := refusal(error):
-                raise _address_refused(stopped, *hidden) from None
             # Not from `error`: its text is the server's, and a traceback would show it as it is.
             raise errors.failed(error, self.api, self.address, doing=doing, secrets=hidden) from None
         try:
@@ -85,8 +83,9 @@ class Caller:
         return Answer(body, headers, self.address)
 
 
-def _address_refused(stopped: AddressRefusedError, *secrets: str) -> CallFailedError:
-    return CallFailedError(Failure(reason=Reason.ADDRESS_REFUSED, message=text.message(str(stopped), *secrets)))
+def caller_of(clients: Clients, credentials: Credentials, api: API, spend: Callable[[], None] | None = None) -> Caller:
+    """A Caller with these credentials, and the time that they give. Raises ValueError as `Clients.client` does."""
+    return Caller(clients.client(credentials), api, clients.timeout(credentials), spend)
 
 
 _MIN_KEY: Final = 8
@@ -102,7 +101,8 @@ class _Hidden:
     def __init__(self, secrets: list[str]) -> None:
         self.anywhere = text.forms(*secrets)
         # Such a key is a dummy: what the API itself calls things must be left as it is.
-        self.in_names = text.forms(*(secret for secret in secrets if not _WORD.fullmatch(secret)))
+        real = [secret for secret in secrets if not _WORD.fullmatch(secret)]
+        self.in_names = self.anywhere if real == secrets else text.forms(*real)
 
 
 def _without(value: Any, hidden: _Hidden) -> Any:

@@ -20,6 +20,7 @@ from openairun_operator.api.record import API
 from openairun_operator.api.status import MAX_MESSAGE
 from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
+from openairun_operator.wires.guard import AddressRefusedError
 
 Doing = Literal["look", "optional", "create", "submit"]
 """What a call is for: to look, to make a run, or to give it its results. `optional`: to cancel, or to list messages,
@@ -218,6 +219,9 @@ def failed(error: Exception, api: API, address: str, *, doing: Doing, secrets: t
     if isinstance(error, openai.APIStatusError):
         return CallFailedError(_of_status(error, api, address, doing=doing, secrets=secrets))
     chain = list(_chain(error))
+    if refused := next((each for each in chain if isinstance(each, AddressRefusedError)), None):
+        words = text.message(str(refused), *secrets)
+        return CallFailedError(Failure(reason=Reason.ADDRESS_REFUSED, message=words))
     if isinstance(chain[-1], TooLargeError):
         return unreadable(address, str(chain[-1]), *secrets)
     if _timed_out(error) and not never_connected(error):

@@ -70,13 +70,6 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-def refusal(error: BaseException | None) -> AddressRefusedError | None:
-    """The refusal that `error` was raised from, if there is one."""
-    while error is not None and not isinstance(error, AddressRefusedError):
-        error = error.__cause__
-    return error
-
-
 class Guard:
     """Refuses the addresses above, but those in `allowed`."""
 

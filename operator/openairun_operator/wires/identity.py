@@ -18,7 +18,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.failure import CallFailedError, Failure, Outcome
 from openairun_operator.wires import errors
-from openairun_operator.wires.calls import Answer, Caller
+from openairun_operator.wires.calls import Answer, caller_of
 from openairun_operator.wires.clients import Clients, Credentials
 
 EXCHANGE: Final = "https://auth.openai.com/oauth/token"
@@ -46,7 +46,7 @@ async def exchange(
     }
     credentials = Credentials(url, subject)  # as the key it is redacted; it is not sent as one
     try:
-        caller = Caller(clients.client(credentials), "Responses", clients.timeout(credentials))
+        caller = caller_of(clients, credentials, "Responses")
         headers = {"Authorization": Omit()}
         answer = await caller.call(
             lambda client: client.post(url, cast_to=httpx2.Response, body=body, options={"headers": headers})

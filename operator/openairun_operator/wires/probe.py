@@ -12,7 +12,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
-from openairun_operator.wires.calls import Caller
+from openairun_operator.wires.calls import Caller, caller_of
 from openairun_operator.wires.clients import Clients, Credentials
 
 _NO_RESPONSE: Final = "resp_openairun_check"
@@ -42,7 +42,7 @@ async def probe(clients: Clients, credentials: Credentials) -> Probe:
     served: set[API] = set()
     failures: list[Failure] = []
     for api in _ASKED:
-        caller = Caller(clients.client(credentials), api, clients.timeout(credentials))
+        caller = caller_of(clients, credentials, api)
         try:
             if await _serves(caller):
                 served.add(api)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -27,7 +28,9 @@ _GOOD_FOR: Final = 600.0
 _TRY_AGAIN: Final = 30.0
 _COUNTS: Final = 10.0
 """Seconds between two writes that say no more than how many runs there are."""
-_AT_ONCE: Final = 32
+_AT_ONCE: Final = 64
+_OF_A_NAMESPACE: Final = 8
+"""Checks at once of a namespace's providers, out of those: its servers that hang must not hold up all others."""
 
 Counts = Callable[[str, str], tuple[int, int]]
 """How many runs go on the provider of this namespace and name, and how many wait."""
@@ -71,6 +74,8 @@ class Checker:
         self._may_act = may_act
         self._checks: dict[str, _Check] = {}
         self._some = asyncio.Semaphore(_AT_ONCE)
+        self._few: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """By namespace, while anybody there has it or waits for it."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -91,7 +96,8 @@ class Checker:
                         known.body["metadata"]["uid"]: known for known in self._providers if known.read is not None
                     }
                     for uid, known in every.items():
-                        if uid not in going:  # a server that hangs keeps no others waiting
+                        # In a task of its own: a server that hangs keeps no others waiting.
+                        if uid not in going and not self._rests(uid, known):
                             going[uid] = asyncio.create_task(check(uid, known), name=f"check {uid}")
                     self._checks = {uid: made for uid, made in self._checks.items() if uid in every}
                 await asyncio.sleep(_TICK)
@@ -99,22 +105,28 @@ class Checker:
             for task in list(going.values()):
                 task.cancel()
 
+    def _rests(self, uid: str, known: Known) -> bool:
+        """Whether there is nothing to check, and nothing to write."""
+        check, now = self._checks.get(uid), asyncio.get_running_loop().time()
+        if check is None or check.of != _of(known) or check.due() <= now:
+            return False
+        if now < check.refused + _COUNTS:
+            return True
+        return check.shown is not None and check.shown[0] is known.body and check.shown[1] == self._counts(*known.place)
+
     async def _check(self, known: Known) -> None:
-        uid, now = known.body["metadata"]["uid"], asyncio.get_running_loop().time()
-        # The generation stands for the spec.
-        of = (known.body["metadata"].get("generation"), known.credentials, known.trouble)
+        uid, loop, of = known.body["metadata"]["uid"], asyncio.get_running_loop(), _of(known)
         check = self._checks.get(uid)
-        if check is None or check.of != of or check.due() <= now:
+        if check is None or check.of != of or check.due() <= loop.time():
             apis: tuple[API, ...] = ()
             failure = known.trouble
             if failure is None and known.credentials is not None:
-                async with self._some:
+                async with self._few.setdefault(known.place[0], asyncio.Semaphore(_OF_A_NAMESPACE)), self._some:
                     result = await probe(self._clients, known.credentials)
                 apis, failure = tuple(sorted(result.apis, reverse=True)), result.failure
             written = check.written if check and check.of == of else float("-inf")
-            check = self._checks[uid] = _Check(of, apis, failure, now, written)
-        if now < check.refused + _COUNTS:
-            return
+            check = self._checks[uid] = _Check(of, apis, failure, loop.time(), written)
+        now = loop.time()
         try:
             await self._show(known, check, now)
         except GoneError:
@@ -126,8 +138,6 @@ class Checker:
     async def _show(self, known: Known, check: _Check, now: float) -> None:
         """Write the status if it says anything new."""
         counts = self._counts(*known.place)
-        if check.shown is not None and check.shown[0] is known.body and check.shown[1] == counts:
-            return
         raw = known.body.get("status") or {}
         try:
             before = OpenAIProviderStatus.model_validate(raw)
@@ -151,3 +161,8 @@ class Checker:
             return
         known.body = await self._cluster.write_provider_status(known.body, difference)
         check.written = now
+
+
+def _of(known: Known) -> tuple[Any, ...]:
+    """What a check is made for. The generation stands for the spec."""
+    return known.body["metadata"].get("generation"), known.credentials, known.trouble

@@ -134,9 +134,47 @@ async def test_a_status_that_is_not_taken_is_tried_again_but_not_all_the_time(to
 
 async def test_a_server_that_hangs_keeps_no_other_provider_waiting(town: Town) -> None:
     town.servers.hang[RED] = asyncio.Event()
-    for number in range(10):
+    for number in range(5):
         town.provider("team", f"hangs-{number}", RED, "red-key")
     await checked(town)
     town.provider("team", "blue", BLUE, "blue-key")
     await town.passes(3)
     assert said(town, "blue")["Ready"][0] == "True"
+
+
+async def test_the_hanging_servers_of_a_namespace_keep_no_other_namespace_waiting(town: Town) -> None:
+    town.servers.hang[RED] = asyncio.Event()
+    for number in range(80):
+        town.provider("team", f"hangs-{number}", RED, "red-key")
+    town.provider("other", "blue", BLUE, "blue-key")
+    await checked(town)
+    assert town.condition("other", "blue", kind=PROVIDERS)["status"] == "True"
+    assert len([credentials for credentials in town.probed if credentials.base_url == RED]) == 8
+    town.servers.hang[RED].set()
+    await town.passes(3)
+    assert said(town, "hangs-79")["Ready"][0] == "True"
+
+
+async def test_a_check_that_took_long_counts_from_its_end(town: Town) -> None:
+    town.servers.hang[RED] = asyncio.Event()
+    for number in range(10):
+        town.provider("team", f"hangs-{number}", RED, "red-key")
+    await checked(town)
+    await town.passes(620)
+    town.servers.hang.pop(RED).set()
+    await town.passes(500)
+    assert len(town.probed) == 11
+
+
+async def test_a_provider_of_which_there_is_nothing_new_costs_no_task(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await checked(town)
+    looked: list[Any] = []
+
+    async def look(known: Any) -> None:
+        looked.append(known)
+
+    monkeypatch.setattr(town.checker, "_check", look)
+    await town.passes(60)
+    assert looked == []

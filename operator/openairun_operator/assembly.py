@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _CRD_RETRY: Final = 5.0
 _WATCH_RETRY: Final = 2.0
+_FIRST_READ: Final = 10.0
+"""Seconds to read keys before runs are looked at: without its key a run waits, and has to say so."""
 _NO_PROVIDERS: Final = "Apply the rights of this version, deploy/manifests/rbac.yaml: no run is created"
 _NO_NAMESPACES: Final = (
     "--own-provider-selector needs that right: add deploy/manifests/components/namespaces. Until then no new run is"
@@ -155,7 +157,7 @@ async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, 
     while True:
         try:
             await _know(cluster.every(PROVIDER_PLURAL, settings.namespaces), providers.saw, _NO_PROVIDERS)
-            await providers.read_due()
+            await providers.read_due(_FIRST_READ)
             await providers.own.key.looked()
             if settings.own_provider_selector:
                 await _know(cluster.every_namespace(), providers.saw_namespace, _NO_NAMESPACES)

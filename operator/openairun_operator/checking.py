@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -17,6 +16,7 @@ from openairun_operator.lifecycle import provider_status
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, PERSON_RETRY, Failure
 from openairun_operator.providers import Known, Providers
+from openairun_operator.shares import Shares
 from openairun_operator.wires.clients import Clients
 from openairun_operator.wires.probe import probe
 
@@ -30,7 +30,6 @@ _COUNTS: Final = 10.0
 """Seconds between two writes that say no more than how many runs there are."""
 _AT_ONCE: Final = 64
 _OF_A_NAMESPACE: Final = 8
-"""Checks at once of a namespace's providers, out of those: its servers that hang must not hold up all others."""
 
 Counts = Callable[[str, str], tuple[int, int]]
 """How many runs go on the provider of this namespace and name, and how many wait."""
@@ -73,9 +72,7 @@ class Checker:
         self._counts = counts
         self._may_act = may_act
         self._checks: dict[str, _Check] = {}
-        self._some = asyncio.Semaphore(_AT_ONCE)
-        self._few: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        """By namespace, while anybody there has it or waits for it."""
+        self._shares = Shares(_AT_ONCE, _OF_A_NAMESPACE)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -121,7 +118,7 @@ class Checker:
             apis: tuple[API, ...] = ()
             failure = known.trouble
             if failure is None and known.credentials is not None:
-                async with self._few.setdefault(known.place[0], asyncio.Semaphore(_OF_A_NAMESPACE)), self._some:
+                async with self._shares.room(known.place[0]):
                     result = await probe(self._clients, known.credentials)
                 apis, failure = tuple(sorted(result.apis, reverse=True)), result.failure
             written = check.written if check and check.of == of else float("-inf")

@@ -31,6 +31,7 @@ from openairun_operator.lifecycle import provider as naming
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.lifecycle.provider import OWN, Provider
 from openairun_operator.lifecycle.run import Run
+from openairun_operator.shares import Shares
 from openairun_operator.store import version_number
 from openairun_operator.wires.build import wire
 from openairun_operator.wires.clients import Clients, Credentials
@@ -46,7 +47,10 @@ _READ: Final = 20.0
 """Seconds between two looks at a provider's key: a changed one is in use within 30."""
 _AGAIN: Final = 2.0
 """Seconds between two looks at a key that is refused."""
-_AT_ONCE: Final = 8
+_TICK: Final = 1.0
+_PAUSE: Final = 0.1
+_AT_ONCE: Final = 32
+_OF_A_NAMESPACE: Final = 8
 _LONGEST_KEY: Final = 8192
 _LONGEST_BUNDLE: Final = 262_144
 _REMEMBERED: Final = 1000
@@ -71,6 +75,8 @@ class Known:
     """When its references were last read, by the event loop's clock."""
     stale: bool = False
     """Whether its key is to be read again at once."""
+    reading: asyncio.Task[None] | None = None
+    """The last time that its references were read: it may go on."""
 
     @property
     def place(self) -> Place:
@@ -144,6 +150,7 @@ class Providers:
     """The last that were used of the operator's own."""
     _labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _shares: Shares = field(default_factory=lambda: Shares(_AT_ONCE, _OF_A_NAMESPACE))
 
     # --- what comes in
 
@@ -184,24 +191,39 @@ class Providers:
 
     async def watch(self) -> None:
         """Read what providers refer to, again and again. Until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self.read_due()
-            self._news.clear()
-            pause = min((known.due() for known in self._known.values()), default=loop.time() + _READ) - loop.time()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(pause, 0.1)):  # wait_for of Python 3.11 can swallow a cancellation
-                    await self._news.wait()
+        try:
+            while True:
+                self._news.clear()
+                self._begin()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK):  # wait_for of Python 3.11 can swallow a cancellation
+                        await self._news.wait()
+                await asyncio.sleep(_PAUSE)  # what comes together is begun together
+        finally:
+            for known in self:
+                if known.reading:
+                    known.reading.cancel()
 
-    async def read_due(self) -> None:
-        """Read what is due, a few at a time."""
-        now, some = asyncio.get_running_loop().time(), asyncio.Semaphore(_AT_ONCE)
+    async def read_due(self, most: float | None = None) -> None:
+        """Read what is due. What takes longer than `most` seconds goes on."""
+        if reading := self._begin():
+            await asyncio.wait(reading, timeout=most)
 
-        async def read(known: Known) -> None:
-            async with some:
+    def _begin(self) -> list[asyncio.Task[None]]:
+        """Begin to read what is due; the answer is all that is being read."""
+        now = asyncio.get_running_loop().time()
+        for known in self._known.values():
+            if known.due() <= now and (known.reading is None or known.reading.done()):
+                known.reading = asyncio.create_task(self._read_in_turn(known), name=f"read {'/'.join(known.place)}")
+        return [known.reading for known in self._known.values() if known.reading and not known.reading.done()]
+
+    async def _read_in_turn(self, known: Known) -> None:
+        try:
+            async with self._shares.room(known.place[0]):
                 await self._read(known)
-
-        await asyncio.gather(*(read(known) for known in self._known.values() if known.due() <= now))
+        except Exception:
+            logger.exception("Reading what OpenAIProvider %s/%s refers to failed", *known.place)
+            known.read = asyncio.get_running_loop().time()
 
     async def _read(self, known: Known) -> None:
         """Read its references, and have its runs go on if that changes anything."""

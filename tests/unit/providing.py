@@ -353,7 +353,7 @@ class Town:
         """Know all that there is, and go on in the background."""
         async for body in self.api.every(PROVIDERS, ()):
             self.providers.saw(None, body)
-        await self.providers.read_due()
+        await self.providers.read_due(10)
         async for body in self.api.every(PLURAL, ()):
             self.reconciler.saw(None, body)
         self.reconciler.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -729,23 +730,67 @@ async def test_a_default_is_fixed_when_the_run_is_created(town: Town) -> None:
     assert town.reason("team", "a") == "Running"
 
 
+class Slow:
+    """The API server takes its time to read Secrets: so many seconds, by the Secret's name up to a dash."""
+
+    def __init__(self, town: Town, **seconds: float) -> None:
+        self.town, self.seconds, self.read = town, seconds, town.api.read
+        self.reading = self.most = 0
+        self.times: list[float] = []
+        """When the Secret red was read."""
+        town.api.read = self  # type: ignore[method-assign]
+
+    async def __call__(self, kind: str, namespace: str, name: str) -> Any:
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        if name == "red":
+            self.times.append(self.town.clock.passed)
+        await asyncio.sleep(self.seconds.get(name.partition("-")[0], 0))
+        self.reading -= 1
+        return await self.read(kind, namespace, name)
+
+    def longest(self) -> float:
+        return max(after - before for before, after in itertools.pairwise(self.times))
+
+
 async def test_keys_are_read_a_few_at_a_time(town: Town) -> None:
-    reading = most = 0
-    read = town.api.read
-
-    async def slow(*arguments: Any) -> Any:
-        nonlocal reading, most
-        reading += 1
-        most = max(most, reading)
-        await asyncio.sleep(0.1)
-        reading -= 1
-        return await read(*arguments)
-
-    town.api.read = slow  # type: ignore[method-assign]
-    for number in range(40):
-        town.provider("team", f"red-{number}", RED, "red-key")
+    slow = Slow(town, red=0.1)
+    for namespace, number in itertools.product(range(10), range(10)):
+        town.provider(f"team-{namespace}", f"red-{number}", RED, "red-key")
     await town.start()
-    assert 1 < most <= 8
+    assert 8 < slow.most <= 32
+
+
+async def test_a_key_that_takes_long_to_read_holds_up_no_other(town: Town) -> None:
+    slow = Slow(town, slow=15)
+    for number in range(3):
+        town.provider("team", f"slow-{number}", RED, "red-key")
+    town.provider("team", "red", RED, "red-key")
+    await town.start()
+    await town.passes(200)
+    assert slow.longest() < 22
+
+
+async def test_the_many_keys_of_a_namespace_hold_up_no_others(town: Town) -> None:
+    slow = Slow(town, many=1)
+    for number in range(1000):
+        town.provider("many", f"many-{number}", BLUE, "blue-key")
+    town.provider("team", "red", RED, "red-key")
+    town.run("team", "a", "red")
+    await town.start()
+    await town.until(town.servers.creates, 5)
+    await town.passes(200)
+    assert slow.longest() < 22
+
+
+async def test_a_thousand_keys_are_read_within_half_a_minute(town: Town) -> None:
+    slow = Slow(town, red=0.05, many=0.05)
+    for number in range(1000):
+        town.provider("team", f"many-{number}", BLUE, "blue-key")
+    town.provider("team", "red", RED, "red-key")
+    await town.start()
+    await town.passes(100)
+    assert slow.longest() < 29
 
 
 async def test_the_watch_of_keys_ends_when_it_is_told_to_whatever_comes_at_the_same_moment(town: Town) -> None:

@@ -20,7 +20,7 @@ from openairun_operator.kube.cluster import Cluster, ClusterError
 from openairun_operator.kube.credentials import ExchangedKey, OperatorKey, OwnKey
 from openairun_operator.kube.events import Events
 from openairun_operator.kube.lease import Lease
-from openairun_operator.leadership import leading
+from openairun_operator.leadership import alive, leading
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.metrics import Metrics
 from openairun_operator.providers import Own, Providers
@@ -71,7 +71,11 @@ async def run(settings: Settings) -> None:
     clients = Clients(settings.request_timeout.total_seconds(), settings.allowed_addresses)
     logger.info("the cluster is %s", cluster.where)
     try:
-        if await _crd_is_there(cluster, stop):
+        if settings.liveness:
+            await _check_free(settings.liveness)
+        async with alive(settings.liveness):
+            there = await _crds_are_there(cluster, stop)
+        if there:
             await _operate(settings, cluster, clients, stop)
     finally:
         await clients.close()
@@ -85,13 +89,14 @@ def _stop_at_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop.set)
 
 
-async def _crd_is_there(cluster: Cluster, stop: asyncio.Event) -> bool:
-    """Wait for the CRD; False if told to stop before."""
+async def _crds_are_there(cluster: Cluster, stop: asyncio.Event) -> bool:
+    """Wait for the CRDs; False if told to stop before."""
     while not stop.is_set():
         try:
-            if await cluster.serves_crds():
+            missing = await cluster.missing_crds()
+            if not missing:
                 return True
-            logger.warning("The CRDs are not installed: kubectl apply -k deploy/crds")
+            logger.warning("Not installed: %s. Apply the CRDs: kubectl apply -k deploy/crds", ", ".join(missing))
         except ClusterError as error:
             logger.warning("%s", error)
         try:
@@ -136,8 +141,6 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     async with _served(metrics, settings.metrics), leading(lease, stop, settings.liveness) as ours:
         if not ours:
             return
-        if settings.liveness:
-            await _check_free(settings.liveness)
         await keep_watching(lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop)
 
 
@@ -223,7 +226,7 @@ async def _look_again(insights: Insights, cluster: Cluster, stop: asyncio.Event)
     found = {each.plural for each in (*insights.watched_resources, *insights.backbone.values())}
     if not (missing := _WATCHED - found):
         await asyncio.Event().wait()
-    if await _crd_is_there(cluster, stop):
+    if await _crds_are_there(cluster, stop):
         raise NotWatchedError(f"kopf does not watch {', '.join(sorted(missing))}")
 
 

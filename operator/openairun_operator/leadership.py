@@ -27,7 +27,7 @@ async def leading(lease: Lease | None, stop: asyncio.Event, liveness: str | None
     if lease is None:
         yield True
         return
-    async with _alive(liveness):
+    async with alive(liveness):
         if not await _first(lease.acquire(), stop):
             yield False
             return
@@ -62,7 +62,7 @@ async def _first(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _alive(liveness: str | None) -> AsyncIterator[None]:
+async def alive(liveness: str | None) -> AsyncIterator[None]:
     """Answer the liveness probe while waiting: kopf does it only once it runs."""
     if liveness is None:
         yield
@@ -80,4 +80,4 @@ async def _alive(liveness: str | None) -> AsyncIterator[None]:
 
 
 async def _answer(_: web.Request) -> web.Response:
-    return web.json_response({"lease": "waiting"})
+    return web.json_response({"operator": "waiting"})

@@ -209,15 +209,15 @@ async def test_a_signal_while_kopf_ends_by_itself_is_not_lost(
 class Late(Cluster):
     """The CRDs, and a run, come when they were found to be missing."""
 
-    async def serves_crds(self) -> bool:
-        served = await super().serves_crds()
-        if not served:
+    async def missing_crds(self) -> list[str]:
+        missing = await super().missing_crds()
+        if missing:
             path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
             for plural in PLURALS:
                 await self._exchange("POST", "install", path, custom_resource_definition(plural))
             run = {**OBJECT, "metadata": {"name": "run"}, "spec": {"model": "m", "input": "x"}}
             await self._exchange("POST", "create", f"/apis/{OBJECT['apiVersion']}/namespaces/default/{PLURAL}", run)
-        return served
+        return missing
 
 
 async def test_what_is_not_there_when_kopf_looks_is_watched_once_it_is(
@@ -244,12 +244,12 @@ async def test_what_is_there_by_one_answer_and_not_by_another_is_looked_for_agai
     stop, looks = asyncio.Event(), 0
 
     class Served:
-        async def serves_crds(self) -> bool:
+        async def missing_crds(self) -> list[str]:
             nonlocal looks
             looks += 1
             if looks == 3:
                 stop.set()
-            return True
+            return []
 
     with StandInCluster() as server:
         monkeypatch.setattr(kopf, "login_via_client", lambda **_: kopf.ConnectionInfo(server=server.url))

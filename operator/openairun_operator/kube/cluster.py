@@ -17,6 +17,7 @@ from kubernetes.aio.config import kube_config
 from openairun_operator.api.names import (
     API_VERSION,
     FINALIZER,
+    GROUP,
     KIND,
     PLURAL,
     PROVIDER_KIND,
@@ -171,15 +172,16 @@ class Cluster:
         """Close all connections."""
         await self._api.close()
 
-    async def serves_crds(self) -> bool:
-        """Whether the CRDs are installed."""
+    async def missing_crds(self) -> list[str]:
+        """The names of those CRDs of ours that are not installed."""
         try:
             found = await self._exchange("GET", "look for the CRDs", _RESOURCES)
         except ClusterError as error:
-            if error.status == 404:
-                return False
-            raise
-        return {PLURAL, PROVIDER_PLURAL} <= {resource["name"] for resource in found["resources"]}
+            if error.status != 404:
+                raise
+            found = {"resources": []}
+        served = {resource["name"] for resource in found["resources"]}
+        return [f"{plural}.{GROUP}" for plural in (PLURAL, PROVIDER_PLURAL) if plural not in served]
 
     async def every(self, plural: str, namespaces: Iterable[str]) -> AsyncIterator[Body]:
         """All objects of a kind of ours, of all namespaces if none is named. Raises ClusterError."""

@@ -1,14 +1,16 @@
 """Acting on decisions: each action is done once, and what came of it put where the next decision sees it."""
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, assert_never
 
+from openairun_operator.api import durations
 from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Record
@@ -73,6 +75,10 @@ _MAKE_ROOM: Final = (
     " does not"
 )
 _LOOK: Final = "See there what refuses it: a missing right, an admission webhook or policy, or the API server itself"
+
+
+class _BrokenOffError(Exception):
+    """The resource is deleted: what a look would have shown matters no more."""
 
 
 class Providers(Protocol):
@@ -164,6 +170,10 @@ class Actor:
 
     async def act(self, entry: Entry, action: Action) -> None:
         """Do it. Raises ClusterError when the API server did not do what was asked."""
+        with contextlib.suppress(_BrokenOffError):
+            await self._act(entry, action)
+
+    async def _act(self, entry: Entry, action: Action) -> None:
         match action:
             case Claim(record, token):
                 if token == record.token and not await self._providers.confirm(entry.run, record.provider):
@@ -321,6 +331,24 @@ class Actor:
         entry.known.called_with = self._providers.of(entry.run, record.provider).credential
         return self._providers.wire(entry.run, record.provider, record.api, ending=entry.ending)
 
+    @contextlib.asynccontextmanager
+    async def _looking(self, entry: Entry) -> AsyncIterator[None]:
+        """Within it a run is looked at, cancelled or searched for. An ending waits no longer than our own requests may
+        take, and a deletion not long for a look that began before it. Raises CallFailedError and _BrokenOffError.
+        """
+        ends = entry.ending or entry.vanished or entry.run.deleted_at  # seen since this was decided
+        limit = self._policy.request_timeout if ends else None
+        try:
+            async with asyncio.timeout(limit.total_seconds() if limit else None) as entry.looking:
+                yield
+        except TimeoutError:
+            if limit is None:
+                raise _BrokenOffError from None
+            message = f"No answer within {durations.show(limit)}, which is all that an ending waits for"
+            raise CallFailedError(Failure(reason=Reason.TIMED_OUT, message=message)) from None
+        finally:
+            entry.looking = None
+
     @staticmethod
     def _ref(record: Record) -> RunRef:
         assert record.followed is not None
@@ -343,7 +371,8 @@ class Actor:
         ref = self._ref(record)
         try:
             wire = self._wire(entry, record)
-            seen = dataclasses.replace(await call(wire, ref), id=ref.id)
+            async with self._looking(entry):
+                seen = dataclasses.replace(await call(wire, ref), id=ref.id)
         except CallFailedError as error:
             if error.failure.reason is Reason.NOT_FOUND:
                 self._succeeded(entry)
@@ -375,7 +404,8 @@ class Actor:
         known = entry.known
         try:
             wire = self._wire(entry, record)
-            found = await wire.find(record.thread, record.token, record.submittedAt)
+            async with self._looking(entry):
+                found = await wire.find(record.thread, record.token, record.submittedAt)
         except CallFailedError as error:
             self._failed(entry, record.provider, record.api, error.failure)
             return
@@ -392,7 +422,8 @@ class Actor:
         try:
             entry.known.called_with = wanted.credential
             wire = self._providers.wire(run, wanted.name, ref.api, ending=False)
-            found = await wire.observe(ref)
+            async with self._looking(entry):
+                found = await wire.observe(ref)
         except CallFailedError as error:
             failure = error.failure
             if failure.reason in (Reason.NOT_FOUND, Reason.REFUSED):

@@ -109,7 +109,9 @@ async def _crds_are_there(cluster: Cluster, stop: asyncio.Event) -> bool:
 async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop: asyncio.Event) -> None:
     key = _own_key(settings, clients)
     events = Events(cluster, settings.holder)
-    policy = Policy(holder=settings.holder, orphan_limit=settings.orphan_limit)
+    policy = Policy(
+        holder=settings.holder, orphan_limit=settings.orphan_limit, request_timeout=settings.request_timeout
+    )
     metrics = Metrics()
     if settings.own_provider:
         metrics.watch_key(lambda: key.current)

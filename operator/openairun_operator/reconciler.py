@@ -112,6 +112,8 @@ class Reconciler:
             entry.take(body, listed=listed)
             if (entry.run.generation, entry.run.create_again) != (generation, key):
                 entry.known.retry_at = entry.known.store_at = None  # a person acted: at once
+        if entry.run.deleted_at:
+            entry.break_off()
         self.scheduler.wake(uid, first=entry.run.deleted_at is not None)
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:
@@ -119,6 +121,7 @@ class Reconciler:
             self._forget(uid)
             return
         entry.vanished = True
+        entry.break_off()
         self.scheduler.wake(uid, first=True)
 
     def _at_rest(self, entry: Entry) -> bool:

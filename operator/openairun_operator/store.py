@@ -3,6 +3,7 @@
 The watch can be slow, and then brings what is long past: versions are compared, and the past changes nothing.
 """
 
+import asyncio
 import sys
 import time
 from collections import deque
@@ -20,6 +21,7 @@ _REMEMBERED: Final = 600.0
 """Seconds for which the version of a deleted object is kept: its last events may come late."""
 _LIST_LAG: Final = 60.0
 """Seconds after which a list that shows an older version is believed: etcd was restored from a backup."""
+_SOON: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Entry:
     """A status that was written, and what the API server made of it: not to be written again."""
     place: float | None = None
     """Its place in its provider's line of requests; None: it has none."""
+    looking: asyncio.Timeout | None = None
+    """The time that the look under way has; None: there is none."""
     farewell: Event | None = None
     """What was said of its end: not to be said again when its finalizer cannot be removed at once."""
 
@@ -77,6 +81,11 @@ class Entry:
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
         self.body, self.run, self.version = _slim(body), parse(body), Version(number)
+
+    def break_off(self) -> None:
+        """Break off the look under way, unless it is soon over: the run is to be ended."""
+        if self.looking and self.looking.when() is None:
+            self.looking.reschedule(asyncio.get_running_loop().time() + _SOON)
 
 
 @dataclass(frozen=True, slots=True)

@@ -378,6 +378,40 @@ async def test_a_run_is_cancelled_with_the_last_key_there_was(town: Town, gone: 
     assert not town.there("team", "a")
 
 
+async def test_a_deletion_is_not_held_up_by_a_server_that_hangs_longer_than_the_operators_own_requests(
+    town: Town,
+) -> None:
+    """Neither by the look that is under way when it comes, nor by the calls that it makes itself."""
+    id_ = await goes(town)
+    town.servers.hang[RED] = asyncio.Event()
+    looks = len(town.servers.of("look"))
+    await town.until(lambda: len(town.servers.of("look")) > looks, 20)
+    town.delete("team", "a")
+    await town.passes(6)
+    assert town.servers.of("cancel") == [(RED, "red-key")]
+    await town.passes(113)
+    assert town.there("team", "a")
+    await town.passes(35)
+    assert not town.there("team", "a")
+    assert len(town.servers.of("cancel")) >= 3
+    assert [id_ in event.message for _, event in town.events if event.reason == "Orphaned"] == [True]
+
+
+async def test_a_create_that_is_under_way_is_waited_for_since_its_answer_alone_names_the_run(town: Town) -> None:
+    town.servers.hang[RED] = asyncio.Event()
+    town.provider("team", "red", RED, "red-key", requestTimeout="10m")
+    town.run("team", "a", "red")
+    await town.start()
+    await town.until(town.servers.creates, 5)
+    town.delete("team", "a")
+    await town.passes(300)
+    assert town.there("team", "a")
+    town.servers.hang.pop(RED).set()
+    await town.passes(5)
+    assert not town.there("team", "a")
+    assert town.servers.of("cancel") == [(RED, "red-key")]
+
+
 async def test_a_deletion_without_any_key_ends_after_the_orphan_limit_and_names_the_run(town: Town) -> None:
     id_ = await goes(town)
     town.delete("team", "red", PROVIDERS)

@@ -21,6 +21,8 @@ class Policy:
     holder: str
     orphan_limit: timedelta = timedelta(minutes=2)
     """How long deletion, replacement and the deadline wait for a cancel to be confirmed."""
+    request_timeout: timedelta = timedelta(seconds=30)
+    """How long one call of an ending may take, whatever a provider gives its requests."""
     searchable: frozenset[API] = frozenset({"Assistants"})
 
 

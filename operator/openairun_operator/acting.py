@@ -304,12 +304,22 @@ class Actor:
 
     async def _write_down(self, entry: Entry, record: Record, run_id: str) -> None:
         """Write the id down at once; where that fails it is decided upon anew, from the ledger, until it is done."""
+        await self._confirm(entry, record)
         try:
             await self._note(entry, record, hold=False)
         except (GoneError, RefusedError):
             return  # decided upon next
         except ClusterError as error:
             logger.warning("%s: run %s is created, and not recorded yet: %s", entry.run.key, run_id, error)
+
+    async def _confirm(self, entry: Entry, record: Record) -> None:
+        """Have status name the id first, where only what it names is followed: who comes next may know no more."""
+        run, shown = entry.run, entry.run.status.record
+        if not self._providers.of(run, record.provider).confirmed_only or not shown or shown.token != record.token:
+            return
+        said = st.dump(run.status.model_copy(update={"record": record}))
+        with contextlib.suppress(ClusterError):  # the annotation is better than nothing
+            entry.take(await self._cluster.write_status(run, st.difference(dict(run.raw_status), said)))
 
     def _definition(
         self, run: Run, record: Record, contents: Contents | None, default_model: str | None = None

@@ -728,6 +728,50 @@ async def test_an_honest_run_is_followed_from_its_first_moment_where_ids_are_for
     assert not [1 for _, difference in town.api.statuses if "IDNotAllowed" in str(difference)]
 
 
+@pytest.mark.parametrize("verb", ["write_status", "annotate"])
+async def test_a_run_whose_operator_is_killed_at_either_write_of_its_id_is_followed_by_the_next(
+    town: Town, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    town.operator(forbid_foreign_ids=True)
+    town.run("team", "a")
+    await town.start()
+    write = getattr(town.api, verb)
+    killed = False
+
+    async def written(*arguments: Any) -> Any:
+        nonlocal killed
+        body = await write(*arguments)
+        if town.servers.runs:
+            killed = True
+            await asyncio.Event().wait()
+        return body
+
+    monkeypatch.setattr(town.api, verb, written)
+    await town.until(lambda: killed, 10)
+    await town.stop()
+    monkeypatch.setattr(town.api, verb, write)
+    town.operator()
+    await town.start()
+    await town.passes(20)
+    assert town.reason("team", "a") == "Running"
+    assert not [1 for _, difference in town.api.statuses if "IDNotAllowed" in str(difference)]
+
+
+async def test_a_run_whose_create_is_answered_while_the_operator_stops_is_followed_by_the_next(town: Town) -> None:
+    town.operator(forbid_foreign_ids=True)
+    town.servers.hang[OWN] = asyncio.Event()
+    town.run("team", "a")
+    await town.start()
+    await town.until(town.servers.creates, 10)
+    await town.stop()
+    town.servers.hang.pop(OWN).set()
+    await town.reconciler.drain(5)
+    town.operator()
+    await town.start()
+    await town.passes(20)
+    assert town.reason("team", "a") == "Running"
+
+
 # --- what a provider does not take
 
 

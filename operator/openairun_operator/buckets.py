@@ -1,4 +1,4 @@
-"""The rate of requests to one address with one key: each request has a place in a line that moves at the rate.
+"""The rate of requests of a namespace to an address with a key: each has a place in a line that moves at the rate.
 
 A run takes a place, comes back when it is due, asks again, and then sends:
 
@@ -9,7 +9,7 @@ A run takes a place, comes back when it is due, asks again, and then sends:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -112,28 +112,28 @@ class _Used:
 
 
 class Buckets:
-    """The buckets by address and key. They are asked for at each use: an idle one is dropped after a while."""
+    """The buckets by whose they are. They are asked for at each use: an idle one is dropped after a while."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._used: dict[tuple[str, str], _Used] = {}
+        self._used: dict[Hashable, _Used] = {}
         self._pruned = clock()
 
     def __len__(self) -> int:
         return len(self._used)
 
-    def get(self, provider: str, address: str, credential: str, per_minute: float, burst: int) -> Bucket:
-        """The bucket of an address and a key; `credential` is what tells keys apart.
+    def get(self, whose: Hashable, provider: str, per_minute: float, burst: int) -> Bucket:
+        """The bucket that all share who are the same `whose`.
 
-        The limits are what `provider` says now. Of several providers that use the same key, the smallest rate
-        counts, until its provider has not asked for ten to twenty minutes.
+        The limits are what `provider` says now. Of several providers that share one, the smallest rate counts,
+        until its provider has not asked for ten to twenty minutes.
         """
         now = self._clock()
         self._prune(now)
         limits = per_minute, burst
-        used = self._used.get((address, credential))
+        used = self._used.get(whose)
         if used is None:
-            used = self._used[address, credential] = _Used(Bucket(per_minute, burst, self._clock), limits)
+            used = self._used[whose] = _Used(Bucket(per_minute, burst, self._clock), limits)
         used.asked[provider] = now, limits
         least = min(said for _, said in used.asked.values())
         if used.limits != least:
@@ -146,7 +146,7 @@ class Buckets:
         if now - self._pruned < _UNUSED:
             return
         self._pruned = now
-        for key, used in list(self._used.items()):
+        for whose, used in list(self._used.items()):
             used.asked = {provider: said for provider, said in used.asked.items() if now - said[0] < _UNUSED}
             if not used.asked and used.bucket.idle():
-                del self._used[key]
+                del self._used[whose]

@@ -19,7 +19,7 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 DEFAULT_TOKEN_FILE: Final = Path("/var/run/secrets/openai/token")
 """Not that of the API server, which whoever gets it could use there."""
 DEFAULT_RATE: Final = 1000
-"""Requests a minute to one address with one key: OpenAI's historic limit of reads."""
+"""Requests a minute of a namespace to an address with a key: OpenAI's historic limit of reads."""
 DEFAULT_BURST: Final = 100
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -275,7 +275,8 @@ def add_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -
         type=_rate,
         default=DEFAULT_RATE,
         metavar="N",
-        help="to one address with one key, unless an OpenAIProvider says otherwise; 0: any number (%(default)s)",
+        help="with the operator's own key, and of each namespace to an address with a key of its own, unless an"
+        " OpenAIProvider says otherwise; 0: any number (%(default)s)",
     )
     add(
         "--burst",

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -301,20 +301,22 @@ class Providers:
         return self.own.allows(run.namespace, self._labels.get(run.namespace))
 
     def bucket(self, run: Run, name: str) -> Bucket | None:
-        """The rate of requests to it; None: any."""
+        """The rate of requests to it; None: any. What one namespace does with an address and a key slows no other."""
         settings = self.own.settings
         known = self._known.get((run.namespace, name))
+        whose: Hashable
         if name == OWN:
-            where, credential, limit = settings.base_url, self.own.key.mark, None
-        elif known is None or known.spec is None:
+            whose, limit = (OWN, self.own.key.mark), None
+        elif known is None or known.spec is None or known.credentials is None:
             return None
         else:
-            where, credential, limit = _address(known.spec), known.mark, known.spec.rateLimit
+            # The key itself, since the marks of two can be the same.
+            whose, limit = (run.namespace, _address(known.spec), known.credentials.key), known.spec.rateLimit
         rate = limit.requestsPerMinute if limit else settings.requests_per_minute
         burst = (limit.burst if limit else None) or settings.burst
         if not rate:
             return None
-        return self._buckets.get(naming.lane(run.namespace, name), where, credential or "", rate, min(burst, rate))
+        return self._buckets.get(whose, name, rate, min(burst, rate))
 
     @staticmethod
     def _patience(bucket: Bucket | None) -> Failure | None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from providing import BLUE, NO_ANSWER, OWN, RED, RUNS, Town, slow_down
+from providing import BLUE, NO_ANSWER, OWN, OWN_KEY, RED, RUNS, Town, slow_down
 from providing import town as town
 
 from openairun_operator.api.names import RECORD_ANNOTATION
@@ -267,21 +267,59 @@ async def test_the_operators_own_rate_may_be_without_bound(town: Town) -> None:
     assert len(town.servers.creates()) == 300
 
 
-async def test_patience_that_one_run_is_asked_for_holds_all_with_this_address_and_key_and_no_others(town: Town) -> None:
-    for name, address, key in (("red", RED, "k1"), ("same", RED, "k1"), ("key", RED, "k2"), ("blue", BLUE, "k1")):
-        town.provider("team", name, address, key)
+async def test_the_operators_own_rate_is_one_for_all_namespaces(town: Town) -> None:
+    town.operator(requests_per_minute=60, burst=2)
+    for number in range(6):
+        town.run(f"team-{number}", f"r{number}")
+    await town.start()
+    await town.passes(0.5)
+    assert len(town.servers.creates()) == 2
+
+
+async def test_no_namespace_slows_another_with_the_same_word_for_a_key_nor_the_operators_own(town: Town) -> None:
+    least = {"requestsPerMinute": 1, "burst": 1}
+    town.provider("hostile", "red", RED, "none", rateLimit=least)
+    town.provider("hostile", "own", OWN, OWN_KEY, rateLimit=least)
+    town.provider("team", "red", RED, "none")
+    for number in range(5):
+        town.run("hostile", f"h{number}", "own" if number % 2 else "red")
+        town.run("team", f"r{number}", "red")
+        town.run("other", f"o{number}")
+    await town.start()
+    await town.passes(3)
+    assert {f"{whose}{number}" for whose in "ro" for number in range(5)} < set(town.servers.creates())
+    assert len(town.servers.creates()) == 12
+
+
+async def test_patience_that_one_run_is_asked_for_holds_its_namespaces_with_this_address_and_key_and_no_others(
+    town: Town,
+) -> None:
+    for namespace, name, address, key in (
+        ("team", "red", RED, "k1"),
+        ("team", "same", RED, "k1"),
+        ("team", "key", RED, "k2"),
+        ("team", "blue", BLUE, "k1"),
+        ("other", "theirs", RED, "k1"),
+    ):
+        town.provider(namespace, name, address, key)
+    held, free = ["red", "same"], ["key", "blue", "theirs"]
+    for name in held:
         town.run("team", f"of-{name}", name)
     await town.start()
     await town.passes(10)
     town.servers.faults[RED] = [slow_down(60)]
     await town.until(lambda: not town.servers.faults[RED])
-    limited = town.servers.asked[-1].key
     before = len(town.servers.asked)
+    for name in free:
+        town.run("other" if name == "theirs" else "team", f"of-{name}", name)
+
+    def later() -> set[str]:
+        return {str(asked.run).rpartition("_")[2] for asked in town.servers.asked[before:]}
+
     await town.passes(50)
-    later = {(asked.address, asked.key) for asked in town.servers.asked[before:]}
-    assert later == {(RED, "k1"), (RED, "k2"), (BLUE, "k1")} - {(RED, limited)}
+    assert later() == {f"of-{name}" for name in free}
     await town.passes(30)
-    assert (RED, limited) in {(asked.address, asked.key) for asked in town.servers.asked[before:]}
+    assert later() == {f"of-{name}" for name in free + held}
 
 
 async def test_who_has_room_keeps_it_and_who_waits_says_nothing_new_while_the_server_asks_for_patience(

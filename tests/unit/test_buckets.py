@@ -281,40 +281,38 @@ def test_a_rate_that_changes_counts_from_then_on() -> None:
     assert len(third) >= 1000 * 2
 
 
-# --- by address and key
+# --- many buckets
 
 
-def test_one_bucket_for_each_address_and_key() -> None:
+def test_who_is_the_same_has_one_bucket_whatever_the_provider() -> None:
     buckets = Buckets(Clock())
-    a = buckets.get("p", "https://a", "key1", 60, 1)
-    assert buckets.get("p", "https://a", "key1", 60, 1) is a
-    assert buckets.get("q", "https://a", "key1", 60, 1) is a
-    assert buckets.get("p", "https://a", "key2", 60, 1) is not a
-    assert buckets.get("p", "https://b", "key1", 60, 1) is not a
-    assert len(buckets) == 3
+    a = buckets.get("a", "p", 60, 1)
+    assert buckets.get("a", "q", 60, 1) is a
+    assert buckets.get("b", "p", 60, 1) is not a
+    assert len(buckets) == 2
 
 
 def test_of_several_providers_the_smallest_rate_counts() -> None:
     clock = Clock()
     buckets = Buckets(clock)
-    it = buckets.get("fast", "a", "k", 6000, 10)
+    it = buckets.get("k", "fast", 6000, 10)
     assert due(it, take(it, 12))[-1] == 0.02
-    buckets.get("slow", "a", "k", 60, 1)
+    buckets.get("k", "slow", 60, 1)
     clock.now += 100
-    buckets.get("fast", "a", "k", 6000, 10)
+    buckets.get("k", "fast", 6000, 10)
     assert due(it, take(it, 2)) == [0, 1]
     clock.now += 100
-    buckets.get("slow", "a", "k", 120, 2)
+    buckets.get("k", "slow", 120, 2)
     assert due(it, take(it, 3)) == [0, 0.5, 1.0]
 
 
 def test_a_provider_that_has_gone_counts_no_longer_after_a_while() -> None:
     clock = Clock()
     buckets = Buckets(clock)
-    it = buckets.get("slow", "a", "k", 60, 1)
+    it = buckets.get("k", "slow", 60, 1)
     for _ in range(11):
         clock.now += 60
-        assert buckets.get("fast", "a", "k", 6000, 1) is it
+        assert buckets.get("k", "fast", 6000, 1) is it
     take(it, 1)
     assert due(it, take(it, 1)) == [0.01]
 
@@ -323,18 +321,18 @@ def test_idle_buckets_are_dropped_and_others_are_not() -> None:
     clock = Clock()
     buckets = Buckets(clock)
     for i in range(1000):
-        buckets.get("p", "a", f"key {i}", 60, 1)
-    held, used, waited_for = (buckets.get("p", "a", name, 60, 1) for name in ("held", "used", "waited for"))
+        buckets.get(f"key {i}", "p", 60, 1)
+    held, used, waited_for = (buckets.get(name, "p", 60, 1) for name in ("held", "used", "waited for"))
     held.hold(3000)
     clock.now += 590
-    used = buckets.get("p", "a", "used", 60, 1)
+    used = buckets.get("used", "p", 60, 1)
     take(waited_for, 100)
     clock.now += 20
-    buckets.get("p", "a", "new", 60, 1)
+    buckets.get("new", "p", 60, 1)
     assert len(buckets) == 4
-    assert buckets.get("p", "a", "held", 60, 1) is held
-    assert buckets.get("p", "a", "used", 60, 1) is used
-    assert buckets.get("p", "a", "waited for", 60, 1) is waited_for
+    assert buckets.get("held", "p", 60, 1) is held
+    assert buckets.get("used", "p", 60, 1) is used
+    assert buckets.get("waited for", "p", 60, 1) is waited_for
     clock.now += 3000
-    buckets.get("p", "a", "new", 60, 1)
+    buckets.get("new", "p", 60, 1)
     assert len(buckets) == 1

@@ -60,7 +60,7 @@ class RateLimit(Model):
     """How often the server is asked."""
 
     requestsPerMinute: Annotated[
-        Bound, Field(description="The most requests in a minute, to this address with this key.")
+        Bound, Field(description="The most requests in a minute from this namespace to this address with this key.")
     ]
     burst: Annotated[
         Bound | None, Field(description="How many may be sent at once, where none were sent for some time.")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from providing import BLUE, NO_ANSWER, OWN, OWN_KEY, RED, RUNS, Town, slow_down
+from providing import BLUE, CONFIG_MAPS, NO_ANSWER, OWN, OWN_KEY, RED, RUNS, Town, slow_down
 from providing import town as town
 
 from openairun_operator.api.names import RECORD_ANNOTATION
@@ -70,6 +70,15 @@ async def test_who_is_let_in_at_once_never_says_that_it_waits(town: Town) -> Non
     assert len([1 for _, name in town.api.writes if name == "r0"]) == len(
         [1 for _, name in town.api.writes if name == "free"]
     )
+
+
+async def test_who_is_no_longer_suspended_never_says_that_it_waits_where_there_is_room(town: Town) -> None:
+    town.run("team", "held-back", "red", suspend=True)
+    await queue(town, names=[])
+    town.edit("team", "held-back", suspend=False)
+    await town.passes(2)
+    assert town.servers.creates() == ["held-back"]
+    assert "ConcurrencyLimit" not in shown(town, "held-back")
 
 
 async def test_on_the_operators_own_namespaces_take_turns(town: Town) -> None:
@@ -236,6 +245,48 @@ async def test_a_run_that_replaces_one_of_another_provider_waits_for_room(town: 
     assert len(town.servers.creates()) == 3
 
 
+async def test_a_run_of_unknown_outcome_that_moves_to_another_provider_stands_in_line_there(town: Town) -> None:
+    await queue(town, names=["r0"])
+    town.provider("team", "blue", BLUE, "blue-key")
+    town.servers.faults[BLUE] = [NO_ANSWER]
+    town.run("team", "moves", "blue")
+    await town.passes(5)
+    town.edit("team", "moves", providerRef={"name": "red"}, input="another")
+    await town.passes(5)
+    assert town.reconciler.counts("team", "red") == (1, 1)
+    end(town, "r0")
+    await town.passes(10)
+    assert town.servers.of("create")[-1] == (RED, "red-key")
+    assert town.reconciler.counts("team", "red") == (1, 0)
+
+
+async def test_a_run_that_replaces_another_gives_its_room_to_one_that_is_older(town: Town) -> None:
+    town.run("team", "old", "red", suspend=True)
+    await queue(town, names=["new"])
+    town.edit("team", "old", suspend=False)
+    await town.passes(2)
+    town.edit("team", "new", input="another")
+    await town.passes(30)
+    assert town.servers.creates() == ["new", "old"]
+    assert town.servers.most == 1
+
+
+async def test_a_claim_whose_input_is_read_once_more_keeps_its_room(town: Town) -> None:
+    """As it is when its status could not be written for a while."""
+    town.api.put(CONFIG_MAPS, "team", "question", {"data": {"text": "x"}})
+    town.run("team", "old", "red", suspend=True)
+    await queue(town, names=[])
+    town.api.down = {"status"}
+    source = {"configMapKeyRef": {"name": "question", "key": "text"}}
+    town.api.put(RUNS, "team", "new", {"spec": {"model": "m", "inputFrom": source, "providerRef": {"name": "red"}}})
+    await town.passes(2)
+    town.edit("team", "old", suspend=False)
+    await town.passes(60)
+    town.api.down = set()
+    await town.passes(90)
+    assert town.servers.creates() == ["new"]
+
+
 async def test_a_deleted_run_makes_room(town: Town) -> None:
     await queue(town)
     town.delete("team", "r0")
@@ -337,15 +388,21 @@ async def test_who_has_room_keeps_it_and_who_waits_says_nothing_new_while_the_se
     assert [shown(town, name) for name in NAMES[2:]] == [["ConcurrencyLimit"]] * 4
 
 
+async def test_who_comes_to_many_that_go_stands_in_no_line_of_theirs(town: Town) -> None:
+    await queue(town, 100, [f"r{number}" for number in range(60)], rateLimit={"requestsPerMinute": 60, "burst": 1})
+    await town.passes(300)
+    town.run("team", "late", "red")
+    await town.until(lambda: "late" in town.servers.creates(), 20)
+
+
 async def test_a_cancel_goes_at_once_and_is_counted(town: Town) -> None:
-    names = ["r0", "r1", "r2"]
-    await queue(town, 100, names, rateLimit={"requestsPerMinute": 6, "burst": 3})
-    before = town.clock.passed
+    await queue(town, 100, ["r0", "r1"], rateLimit={"requestsPerMinute": 6, "burst": 1})
     town.delete("team", "r0")
-    await town.until(lambda: town.servers.of("cancel"), 5)
-    assert town.clock.passed - before < 1
-    await town.passes(9)  # what would have been next is later now
-    assert len(town.servers.asked) == 4
+    await town.until(lambda: town.servers.of("cancel"), 1)
+    await town.passes(14)
+    assert town.servers.creates() == ["r0"], "what would have been next is later now"
+    await town.passes(6)
+    assert town.servers.creates() == ["r0", "r1"]
 
 
 async def test_a_cancel_waits_for_patience_and_the_orphan_limit_comes_all_the_same(town: Town) -> None:

@@ -104,11 +104,11 @@ async def test_organization_and_project_are_absent_otherwise(
 async def test_the_environment_comes_back_when_the_client_cannot_be_made(
     clients: Clients, poisoned: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(**_: Any) -> None:
+    def broken(*_: Any) -> None:
         assert not [name for name in os.environ if name.startswith("OPENAI_")]
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("openairun_operator.wires.clients.AsyncOpenAI", broken)
+    monkeypatch.setattr("openairun_operator.wires.clients.Client", broken)
     with pytest.raises(RuntimeError, match="broken"):
         clients.client(Credentials("http://127.0.0.1:9/v1", KEY))
     assert environment() == poisoned

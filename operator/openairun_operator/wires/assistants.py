@@ -37,6 +37,7 @@ from openairun_operator.wires.items import details, file_ids
 # The SDK warns of the deprecation at each call; a user of this wire knows.
 warnings.filterwarnings("ignore", message="The Assistants API is deprecated", category=DeprecationWarning)
 
+_ASSISTANTS_V2: Final = {"OpenAI-Beta": "assistants=v2"}
 _PAGE: Final = 100
 _MAX_PAGES: Final = 100
 _MAX_STEP_PAGES: Final = 10
@@ -198,9 +199,7 @@ class Assistants:
 
     async def observe(self, ref: RunRef) -> RunObservation:
         thread = ref.thread or ""
-        answer = await self._caller.call(
-            lambda c: c.beta.threads.runs.with_raw_response.retrieve(ref.id, thread_id=thread)
-        )
+        answer = await self._caller.call(lambda c: c.read("threads", thread, "runs", ref.id, headers=_ASSISTANTS_V2))
         return await self._seen(answer, thread)
 
     async def _seen(self, answer: Answer, thread: str) -> RunObservation:

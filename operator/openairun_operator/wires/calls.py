@@ -6,13 +6,9 @@ where the SDK's models would complain.
 
 import asyncio
 import dataclasses
-import json
 import math
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
-
-from openai import AsyncOpenAI
 
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
@@ -21,7 +17,8 @@ from openairun_operator.lifecycle import phase, text
 from openairun_operator.lifecycle.failure import CallFailedError
 from openairun_operator.lifecycle.observation import RunObservation
 from openairun_operator.wires import errors
-from openairun_operator.wires.clients import Clients, Credentials
+from openairun_operator.wires.clients import Client, Clients, Credentials
+from openairun_operator.wires.hiding import Hidden
 
 _MILLISECONDS: Final = 1e11
 """A time above this, the year 5138, is in milliseconds."""
@@ -43,7 +40,7 @@ class Caller:
     it is sent.
     """
 
-    def __init__(self, client: AsyncOpenAI, api: API, timeout: float, spend: Callable[[], None] | None = None) -> None:
+    def __init__(self, client: Client, api: API, timeout: float, spend: Callable[[], None] | None = None) -> None:
         self.client = client
         self.api = api
         self.address = str(client.base_url).rstrip("/")
@@ -53,7 +50,7 @@ class Caller:
 
     async def call(
         self,
-        send: Callable[[AsyncOpenAI], Awaitable[Raw]],
+        send: Callable[[Client], Awaitable[Raw]],
         *,
         doing: errors.Doing = "look",
         secrets: Iterable[str] = (),
@@ -65,7 +62,7 @@ class Caller:
         if self._requests and self._spend:
             self._spend()
         self._requests += 1
-        hidden = (self.client.api_key, *secrets)
+        hidden = (self.client.api_key, *(secrets := tuple(secrets)))
         try:
             async with asyncio.timeout(self._timeout):
                 raw = await send(self.client)
@@ -74,7 +71,7 @@ class Caller:
             # Not from `error`: its text is the server's, and a traceback would show it as it is.
             raise errors.failed(error, self.api, self.address, doing=doing, secrets=hidden) from None
         try:
-            body = _without(json.loads(content), _Hidden([secret for secret in hidden if len(secret) >= _MIN_KEY]))
+            body = (Hidden(*hidden) if secrets else self.client.hidden).taken_out(content)
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
@@ -86,43 +83,6 @@ class Caller:
 def caller_of(clients: Clients, credentials: Credentials, api: API, spend: Callable[[], None] | None = None) -> Caller:
     """A Caller with these credentials, and the time that they give. Raises ValueError as `Clients.client` does."""
     return Caller(clients.client(credentials), api, clients.timeout(credentials), spend)
-
-
-_MIN_KEY: Final = 8
-"""Shorter keys are dummies, which self-hosted servers take; their letters may be in any text."""
-_NAMES: Final = frozenset({"id", "object", "type", "status", "thread_id", "call_id", "role"})
-_WORD: Final = re.compile("[a-z]{1,15}(_[a-z]{1,15})*")
-"""What the API's own names look like."""
-
-
-class _Hidden:
-    """Secrets, in all their forms, that are taken out of an answer."""
-
-    def __init__(self, secrets: list[str]) -> None:
-        self.anywhere = text.forms(*secrets)
-        # Such a key is a dummy: what the API itself calls things must be left as it is.
-        real = [secret for secret in secrets if not _WORD.fullmatch(secret)]
-        self.in_names = self.anywhere if real == secrets else text.forms(*real)
-
-
-def _without(value: Any, hidden: _Hidden) -> Any:
-    """`value` with the secrets taken out of its texts: nothing that a server says may carry them on."""
-    match value:
-        case str():
-            return text.without(value, hidden.anywhere)
-        case list():
-            return [_without(item, hidden) for item in value]
-        case dict():
-            return {
-                text.without(name, hidden.in_names): (
-                    text.without(item, hidden.in_names)
-                    if name in _NAMES and isinstance(item, str)
-                    else _without(item, hidden)
-                )
-                for name, item in value.items()
-            }
-        case _:
-            return value
 
 
 class Answer:

@@ -4,21 +4,27 @@ import asyncio
 import contextlib
 import os
 import ssl
+import urllib.request
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
 import httpx2
+import openai
 import openai.resources.beta.beta  # with the next: else the first request loads them, in the time that it has
-import openai.resources.responses.responses  # noqa: F401
+import openai.resources.responses.responses
 from openai import AsyncOpenAI, DefaultAioHttpClient
 from openai._vendor.httpx_aiohttp import AiohttpTransport
+from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream
+from yarl import URL
 
 from openairun_operator.wires import errors
 from openairun_operator.wires.guard import Guard, GuardedResolver, Network
+from openairun_operator.wires.hiding import Hidden
 
 _MAX_CONNECTIONS: Final = 256
 _MAX_CLIENTS: Final = 512
@@ -56,13 +62,21 @@ class Credentials:
         return Trust(self.ca_bundle, self.guarded)
 
     def check(self) -> None:
-        """Raises ValueError for what no HTTP header can carry; the SDK would quote it, or fail without a word."""
+        """Raises ValueError for what no HTTP header can carry; the SDK would quote it, or fail without a word.
+
+        And for an address whose host no name server can be asked for: a request to it fails in a way that cannot be
+        told from one that was sent.
+        """
         if not self.key:
             raise ValueError("the key is empty")
         for name in ("key", "organization", "project"):
             value = getattr(self, name) or ""
             if not (value.isascii() and value.isprintable()):
                 raise ValueError(f"the {name} holds characters that no HTTP header can carry")
+        try:
+            (URL(self.base_url).raw_host or "").encode("idna")
+        except ValueError:
+            raise ValueError("the address is no URL") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +115,8 @@ class _Pool(DefaultAioHttpClient):
 
     def __init__(self, trust: Trust, timeout: float, guard: Guard) -> None:
         self._guard = guard if trust.guarded else None
+        self.direct = trust.guarded or not urllib.request.getproxies()
+        """Whether `read` may be used: it knows of no proxy."""
         self._going = 0
         self._retired = False
         super().__init__(
@@ -133,11 +149,36 @@ class _Pool(DefaultAioHttpClient):
         return self._direct
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **more: Any) -> httpx2.Response:
+        async with self._used(request.url.host):
+            return await self._send(request, stream=stream, **more)
+
+    async def read(self, url: URL, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout) -> "Answered":
+        """GET `url` without httpx2, which takes more time than all else: most requests are looks at runs.
+
+        As with `send`, no redirect is followed and no more than MAX_ANSWER is read.
+        """
+        async with self._used(url.host or ""):
+            session = self._direct.client
+            if not isinstance(session, aiohttp.ClientSession):
+                session = self._direct.client = self._session()
+            # yarl would write some ids in another way; packed, an answer could hide its size.
+            async with session.get(
+                url, headers=headers, allow_redirects=False, auto_decompress=False, timeout=timeout
+            ) as answer:
+                parts: AsyncIterator[bytes] = answer.content.iter_chunked(_CHUNK)
+                if "Content-Encoding" in answer.headers:
+                    packed = AiohttpResponseStream(answer)
+                    parts = httpx2.Response(answer.status, headers=answer.raw_headers, stream=packed).aiter_bytes()
+                content = await _whole(parts)
+                return Answered(answer.status, answer.reason or "", answer.headers, answer.raw_headers, content)
+
+    @contextlib.asynccontextmanager
+    async def _used(self, host: str) -> AsyncIterator[None]:
         if self._guard:
-            self._guard.check_host(request.url.host)
+            self._guard.check_host(host)
         self._going += 1
         try:
-            return await self._send(request, stream=stream, **more)
+            yield
         finally:
             self._going -= 1
             await self._rest()
@@ -146,18 +187,13 @@ class _Pool(DefaultAioHttpClient):
         answer = await super().send(request, stream=True, **more)
         if stream:
             return answer
-        parts, size = [], 0
         try:
-            async for part in answer.aiter_bytes():
-                size += len(part)
-                if size > MAX_ANSWER:
-                    raise errors.TooLargeError(f"more than {MAX_ANSWER >> 20} MiB")
-                parts.append(part)
+            content = await _whole(answer.aiter_bytes())
         finally:
             await answer.aclose()
-        headers = [(name, value) for name, value in answer.headers.multi_items() if name not in _OF_PACKING]
+        headers = _unpacked(answer.headers.raw)
         return httpx2.Response(
-            answer.status_code, headers=headers, content=b"".join(parts), request=request, extensions=answer.extensions
+            answer.status_code, headers=headers, content=content, request=request, extensions=answer.extensions
         )
 
     async def retire(self) -> None:
@@ -172,15 +208,109 @@ class _Pool(DefaultAioHttpClient):
             await session.close()
 
 
-_OF_PACKING: Final = ("content-encoding", "content-length", "transfer-encoding")
+async def _whole(parts: AsyncIterator[bytes]) -> bytes:
+    """All of an answer. Raises TooLargeError as soon as it is longer than MAX_ANSWER."""
+    read, size = [], 0
+    async for part in parts:
+        size += len(part)
+        if size > MAX_ANSWER:
+            raise errors.TooLargeError(f"more than {MAX_ANSWER >> 20} MiB")
+        read.append(part)
+    return b"".join(read)
+
+
+_CHUNK: Final = 65_536
+_SAFE: Final = "!$&'()*+,;=:@"
+"""What may stand as it is in a part of a path (RFC 3986, 3.3)."""
+
+_OF_PACKING: Final = (b"content-encoding", b"content-length", b"transfer-encoding")
 """Headers that are true of the answer as it was sent, and no more of the unpacked one."""
+
+
+def _unpacked(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers as they came, since a gateway may write any character in its own, but those of packing."""
+    return [(name, value) for name, value in headers if name.lower() not in _OF_PACKING]
 
 
 def _timeout(seconds: float) -> httpx2.Timeout:
     return httpx2.Timeout(seconds, connect=min(_CONNECT_TIMEOUT, seconds))
 
 
-class _KeyInHeader(AsyncOpenAI):
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a server answered to `Client.read`."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    """By names in any case."""
+    raw_headers: Sequence[tuple[bytes, bytes]]
+    content: bytes
+
+
+class Client(AsyncOpenAI):
+    """The SDK's client, which can also read what is below its address without what the SDK takes for it."""
+
+    def __init__(self, credentials: Credentials, pool: _Pool, timeout: float) -> None:
+        version = credentials.api_version
+        super().__init__(
+            api_key=credentials.key,
+            base_url=credentials.base_url,
+            organization=credentials.organization,
+            project=credentials.project,
+            default_query=None if version is None else {"api-version": version},
+            timeout=_timeout(timeout),
+            max_retries=0,
+            http_client=pool,
+        )
+        self._pool = pool
+        self.hidden = Hidden(credentials.key)
+        """What no answer may carry on."""
+        self._query = {} if version is None else {"api-version": version}
+        in_header = credentials.key_in_header
+        key = {"api-key": credentials.key} if in_header else {"Authorization": f"Bearer {credentials.key}"}
+        named = {"OpenAI-Organization": credentials.organization, "OpenAI-Project": credentials.project}
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": self.user_agent,
+            **key,
+            **{name: value for name, value in named.items() if value is not None},
+        }
+        self._wait = aiohttp.ClientTimeout(
+            connect=timeout, sock_connect=min(_CONNECT_TIMEOUT, timeout), sock_read=timeout
+        )
+
+    @property
+    def user_agent(self) -> str:
+        return f"AsyncOpenAI/Python {openai.__version__}"  # as it is; the SDK's has the name of this class
+
+    async def read(self, *path: str, headers: Mapping[str, str] | None = None) -> Answered | httpx2.Response:
+        """GET what `path` names, below the client's address. Raises what the SDK's own methods raise.
+
+        `headers` are those by which the API is told from others.
+        """
+        if any(name in (".", "..") for name in path):
+            raise ValueError("an id that a URL would take for another folder")
+        where = "/" + "/".join(quote(name, safe=_SAFE) for name in path)
+        if not self._pool.direct:
+            return await self.get(where, cast_to=httpx2.Response, options={"headers": headers or {}})
+        url = URL(f"{str(self.base_url).rstrip('/')}{where}", encoded=True).with_query(self._query)
+        answer = await self._pool.read(url, {**self._headers, **(headers or {})}, self._wait)
+        if 200 <= answer.status < 300:
+            return answer
+        raise self._make_status_error_from_response(
+            httpx2.Response(
+                answer.status,
+                headers=_unpacked(answer.raw_headers),
+                content=answer.content,
+                request=httpx2.Request("GET", str(url)),
+                extensions={"reason_phrase": answer.reason.encode(errors="replace")},
+            )
+        )
+
+
+class _KeyInHeader(Client):
     """Sends the key as Azure wants it."""
 
     async def _prepare_request(self, request: httpx2.Request) -> None:
@@ -212,14 +342,14 @@ class Clients:
         """Seconds that one request may take in all, where its credentials say nothing else."""
         self._guard = Guard(allowed)
         self._pools: dict[Trust, _Pool] = {}
-        self._made: OrderedDict[Credentials, AsyncOpenAI] = OrderedDict()
+        self._made: OrderedDict[Credentials, Client] = OrderedDict()
         self._retiring: set[asyncio.Task[None]] = set()
 
     def timeout(self, credentials: Credentials) -> float:
         """Seconds that one request with these credentials may take in all."""
         return self.request_timeout if credentials.timeout is None else credentials.timeout
 
-    def client(self, credentials: Credentials) -> AsyncOpenAI:
+    def client(self, credentials: Credentials) -> Client:
         """The client for these credentials. Must be called with a running event loop.
 
         Raises ValueError for a key that no HTTP header can carry, a CA bundle that cannot be read, or an address that
@@ -248,24 +378,15 @@ class Clients:
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
-    def _make(self, credentials: Credentials) -> AsyncOpenAI:
+    def _make(self, credentials: Credentials) -> Client:
         trust = credentials.trust
         pool = self._pools.get(trust)
         if pool is None:
             pool = self._pools[trust] = _Pool(trust, self.request_timeout, self._guard)
-        version = credentials.api_version
+        kind = _KeyInHeader if credentials.key_in_header else Client
         try:
             with _without_openai_variables():
-                return (_KeyInHeader if credentials.key_in_header else AsyncOpenAI)(
-                    api_key=credentials.key,
-                    base_url=credentials.base_url,
-                    organization=credentials.organization,
-                    project=credentials.project,
-                    default_query=None if version is None else {"api-version": version},
-                    timeout=_timeout(self.timeout(credentials)),
-                    max_retries=0,
-                    http_client=pool,
-                )
+                return kind(credentials, pool, self.timeout(credentials))
         except httpx2.InvalidURL:
             self._drop_pool(trust)
             raise ValueError("the address is no URL") from None

@@ -248,7 +248,7 @@ class Responses:
         return observation(answer)
 
     async def observe(self, ref: RunRef) -> RunObservation:
-        return observation(await self._caller.call(lambda c: c.responses.with_raw_response.retrieve(ref.id)))
+        return observation(await self._caller.call(lambda c: c.read("responses", ref.id)))
 
     async def cancel(self, ref: RunRef) -> RunObservation:
         try:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, assert_never
 
 from openairun_operator.api import durations
+from openairun_operator.api.base import dump
 from openairun_operator.api.names import METADATA_PREFIX, TOKEN_KEY
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API, Record
@@ -215,7 +216,7 @@ class Actor:
 
     async def _claim(self, entry: Entry, record: Record) -> None:
         try:
-            entry.take(await self._cluster.hold(entry.run, entry.body, dump_record(record)))
+            entry.take(await self._cluster.hold(entry.run, dump_record(record)))
         except RefusedError as error:
             self._hold_back(entry, unclaimed(error))
 
@@ -225,7 +226,7 @@ class Actor:
             return
         try:
             if hold:
-                body = await self._cluster.hold(entry.run, entry.body, dump_record(record))
+                body = await self._cluster.hold(entry.run, dump_record(record))
             else:
                 body = await self._cluster.annotate(entry.run, dump_record(record))
         except (ConflictError, GoneError):
@@ -317,7 +318,7 @@ class Actor:
         run, shown = entry.run, entry.run.status.record
         if not self._providers.of(run, record.provider).confirmed_only or not shown or shown.token != record.token:
             return
-        said = st.dump(run.status.model_copy(update={"record": record}))
+        said = dump(run.status.model_copy(update={"record": record}))
         with contextlib.suppress(ClusterError):  # the annotation is better than nothing
             entry.take(await self._cluster.write_status(run, st.difference(dict(run.raw_status), said)))
 
@@ -454,12 +455,12 @@ class Actor:
             self._events.emit(run, farewell)
             if orphan:
                 self._metrics.orphaned(run.record.api if run.record else run.api)
-        if not entry.vanished:
-            entry.take(await self._cluster.release(run, entry.body))
+        if not entry.vanished and (body := await self._cluster.release(run)):
+            entry.take(body)
 
     async def delete(self, entry: Entry, message: str) -> None:
         """Delete the resource itself."""
-        await self._cluster.delete(entry.run, entry.body)
+        await self._cluster.delete(entry.run)
         self._events.emit(entry.run, ev.Event("Normal", Reason.EXPIRED_TTL, message))
 
     # --- failures

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from openairun_operator.api.base import dump
 from openairun_operator.api.provider import OpenAIProviderStatus
 from openairun_operator.api.record import API
 from openairun_operator.kube.cluster import Cluster, ClusterError, GoneError
@@ -150,7 +151,7 @@ class Checker:
             known.body["metadata"].get("generation", 1),
             datetime.now(UTC).replace(microsecond=0),
         )
-        difference = st.difference(raw, st.dump(said))
+        difference = st.difference(raw, dump(said))
         if not difference:
             check.shown = (known.body, counts)
             return

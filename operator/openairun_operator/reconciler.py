@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from openairun_operator.acting import Actor, Providers, unclaimed
 from openairun_operator.admission import Admission
+from openairun_operator.api.base import dump
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
@@ -353,12 +354,16 @@ class Reconciler:
         """Write the status if it says anything new; the answer is whether it did."""
         if entry.vanished:
             return False
-        before, said = entry.run, st.dump(status)
-        difference = st.difference(dict(before.raw_status), said)
-        if not difference or entry.settled == (said, before.raw_status):
+        before = entry.run
+        if before.odd_status is None and status == before.status:
+            return False
+        raw, said = before.raw_status, dump(status)
+        difference = st.difference(dict(raw), said)
+        if not difference or entry.settled == (said, raw):
             return False
         entry.take(await self._cluster.write_status(before, difference))
-        entry.settled = (said, entry.run.raw_status)
+        made = entry.run.raw_status
+        entry.settled = (said, made) if made != said else None
         for event in ev.events(before.status, status, cancel=before.spec is not None and before.spec.cancel):
             self._events.emit(entry.run, event)
         over = ev.made_way(before.status, status) or (None if before.status.finishedAt else status)

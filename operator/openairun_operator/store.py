@@ -15,8 +15,6 @@ from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Knowledge
 from openairun_operator.lifecycle.run import Run, parse
 
-Body = dict[str, Any]
-
 _REMEMBERED: Final = 600.0
 """Seconds for which the version of a deleted object is kept: its last events may come late."""
 _LIST_LAG: Final = 60.0
@@ -44,17 +42,10 @@ def version_number(body: Mapping[str, Any]) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _slim(body: Mapping[str, Any]) -> Body:
-    """The body without what only others need."""
-    metadata = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
-    return {**body, "metadata": metadata}
-
-
 @dataclass(slots=True)
 class Entry:
     """One resource: the newest version seen, and what this process knows of its run."""
 
-    body: Body
     run: Run
     version: Version
     known: Knowledge = field(default_factory=Knowledge)
@@ -73,14 +64,14 @@ class Entry:
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Entry":
         """A resource that was not known before."""
-        return cls(_slim(body), parse(body), Version(version_number(body)))
+        return cls(parse(body), Version(version_number(body)))
 
     def take(self, body: Mapping[str, Any], *, listed: bool = False) -> None:
         """Go on from this version, unless a newer one came meanwhile."""
         number = version_number(body)
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
-        self.body, self.run, self.version = _slim(body), parse(body), Version(number)
+        self.run, self.version = parse(body), Version(number)
 
     def break_off(self) -> None:
         """Break off the look under way, unless it is soon over: the run is to be ended."""

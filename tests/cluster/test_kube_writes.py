@@ -55,15 +55,14 @@ async def operator(cluster: ApiServer, tmp_path: Path) -> AsyncIterator[Cluster]
     await connected.close()
 
 
-def applied(kubectl: Kubectl, **spec: Any) -> tuple[Run, Body]:
-    """A resource, as parsed and as it is."""
+def applied(kubectl: Kubectl, **spec: Any) -> Run:
+    """A resource."""
     kubectl.apply(manifest("x", {**RESPONSE, **spec}))
     return seen(kubectl)
 
 
-def seen(kubectl: Kubectl) -> tuple[Run, Body]:
-    body = kubectl.json("get", "openairun", "x")
-    return parse(body), body
+def seen(kubectl: Kubectl) -> Run:
+    return parse(kubectl.json("get", "openairun", "x"))
 
 
 def config_map(kubectl: Kubectl) -> Body:
@@ -147,7 +146,7 @@ async def failure(writer: Cluster, run: Run, data: dict[str, str]) -> Reason:
 
 
 async def test_an_answer_is_made_replaced_and_left_alone(kubectl: Kubectl, writer: Cluster) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     await write(writer, run, {"output": "one", "more": "x"})
     made = config_map(kubectl)
     assert made["data"] == {"output": "one", "more": "x"}
@@ -171,17 +170,17 @@ async def test_an_answer_is_made_replaced_and_left_alone(kubectl: Kubectl, write
 
 
 async def test_a_re_created_resource_takes_its_answer_over(kubectl: Kubectl, writer: Cluster) -> None:
-    old, _ = applied(kubectl)
+    old = applied(kubectl)
     await write(writer, old, {"output": "one"})
     kubectl.run("delete", "openairun", "x")
-    new, _ = applied(kubectl)
+    new = applied(kubectl)
     assert new.uid != old.uid
     await write(writer, new, {"output": "one"})
     assert [owner["uid"] for owner in config_map(kubectl)["metadata"]["ownerReferences"]] == [new.uid]
 
 
 async def test_what_is_not_ours_or_immutable_stays(kubectl: Kubectl, writer: Cluster) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     kubectl.run("create", "configmap", "answer", "--from-literal=theirs=1")
     assert await failure(writer, run, {"output": "one"}) == Reason.OUTPUT_NOT_OURS
     assert config_map(kubectl)["data"] == {"theirs": "1"}
@@ -194,7 +193,7 @@ async def test_what_is_not_ours_or_immutable_stays(kubectl: Kubectl, writer: Clu
 
 
 async def test_what_is_being_deleted_is_left_until_it_has_gone(kubectl: Kubectl, writer: Cluster) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     await write(writer, run, {"output": "one"})
     meddle(kubectl, "configmap answer", {"metadata": {"finalizers": ["example.com/held"]}})
     kubectl.run("delete", "configmap", "answer", "--wait=false")
@@ -206,7 +205,7 @@ async def test_what_is_being_deleted_is_left_until_it_has_gone(kubectl: Kubectl,
 
 
 async def test_an_answer_of_exactly_the_limit_fits(kubectl: Kubectl, writer: Cluster) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     await write(writer, run, {"output": "x" * (MIB - 2), "more": "é"})
     with pytest.raises(RefusedError, match=r"\[\]: Too long"):
         await writer.create_config_map(
@@ -216,18 +215,18 @@ async def test_an_answer_of_exactly_the_limit_fits(kubectl: Kubectl, writer: Clu
 
 async def test_the_servers_own_limit_is_told_as_such(kubectl: Kubectl, writer: Cluster) -> None:
     """Escaped, it is six times as long as it is counted here."""
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     assert await failure(writer, run, {"output": "\x01" * (MIB - 10)}) == Reason.OUTPUT_TOO_BIG
 
 
 async def test_what_the_server_does_not_take_is_told(kubectl: Kubectl, writer: Cluster) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     assert await failure(writer, run, {"output": "one", "bad key": "x"}) == Reason.OUTPUT_NOT_WRITTEN
 
 
 async def test_a_namespace_that_goes_takes_no_answer(cluster: ApiServer, writer: Cluster) -> None:
     kubectl = cluster.kubectl.in_namespace(cluster.create_namespace())
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     kubectl.run("create", "configmap", "held")
     meddle(kubectl, "configmap held", {"metadata": {"finalizers": ["example.com/held"]}})
     kubectl.run("delete", "namespace", str(kubectl.namespace), "--wait=false")
@@ -237,7 +236,7 @@ async def test_a_namespace_that_goes_takes_no_answer(cluster: ApiServer, writer:
 
 @pytest.mark.real_cluster
 async def test_the_operator_alone_may_not_write_answers(kubectl: Kubectl, operator: Cluster) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     with pytest.raises(OutputFailedError, match=r"may not create ConfigMaps .*components/outputs") as failed:
         await write(operator, run, {"output": "one"})
     assert failed.value.failure.reason == Reason.OUTPUT_NOT_ALLOWED
@@ -247,35 +246,35 @@ async def test_the_operator_alone_may_not_write_answers(kubectl: Kubectl, operat
 
 
 async def test_a_resource_is_deleted_as_it_was_seen(kubectl: Kubectl, operator: Cluster) -> None:
-    run, body = applied(kubectl)
+    run = applied(kubectl)
     meddle(kubectl, "openairun x", {"spec": {"input": "changed"}})
     with pytest.raises(ConflictError) as changed:
-        await operator.delete(run, body)
+        await operator.delete(run)
     assert not isinstance(changed.value, GoneError)
-    await operator.delete(*seen(kubectl))
+    await operator.delete(seen(kubectl))
     assert kubectl.run("get", "openairun", "x", "--ignore-not-found").stdout == ""
     with pytest.raises(GoneError):
-        await operator.delete(run, body)
+        await operator.delete(run)
 
 
 async def test_another_resource_of_the_same_name_is_not_deleted(kubectl: Kubectl, operator: Cluster) -> None:
-    run, body = applied(kubectl)
+    run = applied(kubectl)
     kubectl.run("delete", "openairun", "x")
-    new, _ = applied(kubectl)
+    new = applied(kubectl)
     with pytest.raises(GoneError):
-        await operator.delete(run, body)
-    assert seen(kubectl)[0].uid == new.uid
+        await operator.delete(run)
+    assert seen(kubectl).uid == new.uid
 
 
 # Statuses
 
 
 async def test_only_the_difference_of_a_status_is_written(kubectl: Kubectl, operator: Cluster) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     usage = {"totalTokens": 3, "promptTokens": 1}
     written = await operator.write_status(run, {"phase": "Queued", "usage": usage})
     assert written["status"] == {"observedGeneration": -1, "phase": "Queued", "usage": usage}
-    run, _ = seen(kubectl)
+    run = seen(kubectl)
     meddle(kubectl, "openairun x --subresource=status", {"status": {"runID": "resp_1"}})
     written = await operator.write_status(run, {"phase": None, "usage": {"totalTokens": 4, "promptTokens": None}})
     assert written["status"] == {"observedGeneration": -1, "runID": "resp_1", "usage": {"totalTokens": 4}}
@@ -284,7 +283,7 @@ async def test_only_the_difference_of_a_status_is_written(kubectl: Kubectl, oper
 async def test_a_status_is_pruned_and_defaulted_and_refused_as_the_schema_says(
     kubectl: Kubectl, operator: Cluster
 ) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     written = await operator.write_status(run, {"phase": "Queued", "observedGeneration": None, "a/b~c": {"d": 1}})
     assert written["status"] == {"observedGeneration": -1, "phase": "Queued"}
     with pytest.raises(RefusedError, match=r"status\.phase"):
@@ -293,34 +292,34 @@ async def test_a_status_is_pruned_and_defaulted_and_refused_as_the_schema_says(
 
 async def test_a_status_that_comes_late_does_not_undo_what_came_after_it(kubectl: Kubectl, operator: Cluster) -> None:
     applied(kubectl)
-    run, _ = seen(kubectl)
+    run = seen(kubectl)
     await operator.write_status(run, {"phase": "Queued"})
-    queued, _ = seen(kubectl)
+    queued = seen(kubectl)
     await operator.write_status(queued, {"phase": "Completed", "finishedAt": "2026-01-01T00:00:00Z"})
     with pytest.raises(ConflictError):
         await operator.write_status(queued, {"phase": "InProgress"})
-    assert seen(kubectl)[1]["status"]["phase"] == "Completed"
+    assert seen(kubectl).raw_status["phase"] == "Completed"
 
 
 async def test_the_status_of_an_object_never_lands_on_another_of_its_name(kubectl: Kubectl, operator: Cluster) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     kubectl.run("delete", "openairun", "x")
     with pytest.raises(GoneError):
         await operator.write_status(run, {"phase": "Completed"})
     applied(kubectl)
     with pytest.raises(GoneError):
         await operator.write_status(run, {"phase": "Completed"})
-    assert seen(kubectl)[1]["status"] == {"observedGeneration": -1}
+    assert seen(kubectl).raw_status == {"observedGeneration": -1}
 
 
 async def test_a_status_that_is_not_as_it_was_seen_is_a_conflict_and_its_run_not_given_up(
     kubectl: Kubectl, operator: Cluster
 ) -> None:
-    run, _ = applied(kubectl)
+    run = applied(kubectl)
     await operator.write_status(run, {"phase": "Queued", "runID": "resp_1"})
-    run, _ = seen(kubectl)
+    run = seen(kubectl)
     meddle(kubectl, "openairun x --subresource=status", {"status": {"runID": None}})
     with pytest.raises(ConflictError) as conflict:
         await operator.write_status(run, {"phase": "Completed", "runID": None})
     assert not isinstance(conflict.value, GoneError)
-    assert seen(kubectl)[0].status.phase == "Queued"
+    assert seen(kubectl).status.phase == "Queued"

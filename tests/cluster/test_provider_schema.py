@@ -24,6 +24,7 @@ def provider(name: str, **spec: Any) -> dict[str, Any]:
 TAKEN: list[dict[str, Any]] = [
     {},
     {"baseURL": "http://127.0.0.1:8080/v1/"},
+    {"baseURL": f"https://my_server.{'a' * 63}.example.com./v1"},
     {"baseURL": "https://[::1]:8080/a/b@c:d", "api": "Assistants"},
     {
         "baseURL": "https://my-resource.openai.azure.com/openai/v1",
@@ -46,6 +47,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             "https://example.com/v1\n",
             "https://example.com\\@other",
             "https://exämple.com",
+            "https://api..openai.com/v1",
+            "https://.example.com",
+            "https://-a.example.com",
+            f"https://{'a' * 64}.example.com",
         )
     ),
     ({"azure": {"apiVersion": "v1"}}, "azure needs baseURL"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from openairun_operator.api.base import dump
 from openairun_operator.api.names import CREATE_AGAIN_ANNOTATION, FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
@@ -112,7 +113,7 @@ def body(
             **meta,
         },
         "spec": copy.deepcopy(RESPONSES if spec is None else spec),
-        "status": st.dump(status) if isinstance(status, OpenAIRunStatus) else status or {"observedGeneration": -1},
+        "status": dump(status) if isinstance(status, OpenAIRunStatus) else status or {"observedGeneration": -1},
     }
 
 
@@ -463,7 +464,7 @@ class World:
         assert condition(self), f"never came: {self.status}"
 
     def _show(self, status: OpenAIRunStatus) -> bool:
-        before, after = self.object["status"], st.dump(status)
+        before, after = self.object["status"], dump(status)
         patch = st.difference(before, after)
         if not patch:
             return False

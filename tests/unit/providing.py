@@ -158,9 +158,9 @@ class ApiServer:
         change(body)
         return self._keep(RUNS, body, "MODIFIED")
 
-    async def hold(self, run: Run, body: Body, record: str) -> Body:
+    async def hold(self, run: Run, record: str) -> Body:
         there = self._get("hold", RUNS, run.namespace, run.name)
-        if body["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"]:
+        if run.version != there["metadata"]["resourceVersion"]:
             raise ConflictError("claim", 409, "changed")
 
         def change(body: Body) -> None:
@@ -175,7 +175,7 @@ class ApiServer:
             "annotate", run, lambda body: body["metadata"].setdefault("annotations", {}).update(annotation)
         )
 
-    async def release(self, run: Run, body: Body) -> Body:
+    async def release(self, run: Run) -> Body:
         body = self._write("release", run, lambda body: body["metadata"].pop("finalizers"))
         if "deletionTimestamp" in body["metadata"]:
             self.remove(RUNS, run.namespace, run.name)

@@ -60,8 +60,8 @@ class ApiServer:
     async def find(self, run: Run) -> Body | None:
         return copy.deepcopy(self.body)
 
-    async def hold(self, run: Run, body: Body, record: str) -> Body:
-        if self.body and body["metadata"]["resourceVersion"] != self.body["metadata"]["resourceVersion"]:
+    async def hold(self, run: Run, record: str) -> Body:
+        if self.body and run.version != self.body["metadata"]["resourceVersion"]:
             raise ConflictError("claim", 409, "changed")
 
         def change(body: Body) -> None:
@@ -75,7 +75,7 @@ class ApiServer:
             "annotate", lambda body: body["metadata"].setdefault("annotations", {}).update({RECORD_ANNOTATION: record})
         )
 
-    async def release(self, run: Run, body: Body) -> Body:
+    async def release(self, run: Run) -> Body:
         body = self._write("release", lambda body: body["metadata"].pop("finalizers"))
         if self.body and "deletionTimestamp" in self.body["metadata"]:
             self.body = None

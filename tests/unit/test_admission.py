@@ -460,10 +460,10 @@ async def test_a_call_that_hangs_is_nothing_stuck(town: Town) -> None:
 async def test_a_claim_that_is_refused_keeps_nobody_from_calling(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     hold = town.api.hold
 
-    async def refused(run: Run, body: Any, record: str) -> Any:
+    async def refused(run: Run, record: str) -> Any:
         if run.name.startswith("r"):
             raise RefusedError("claim the run", 422, "denied by a policy")
-        return await hold(run, body, record)
+        return await hold(run, record)
 
     monkeypatch.setattr(town.api, "hold", refused)
     town.provider("team", "red", RED, "red-key")
@@ -479,10 +479,10 @@ async def test_a_claim_that_is_refused_keeps_nobody_from_calling(town: Town, mon
 async def test_a_claim_that_cannot_be_written_keeps_no_room(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     hold = town.api.hold
 
-    async def refused(run: Run, body: Any, record: str) -> Any:
+    async def refused(run: Run, record: str) -> Any:
         if run.name == "r0":
             raise ClusterError("claim the run", 403, "denied by a webhook")
-        return await hold(run, body, record)
+        return await hold(run, record)
 
     monkeypatch.setattr(town.api, "hold", refused)
     await queue(town, 1)

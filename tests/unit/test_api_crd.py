@@ -11,6 +11,7 @@ from builders import ASSISTANTS, BAD_REQUEST, NO_ANSWER, NO_CREDENTIALS, RESPONS
 from openairun_devkit.cluster.api import Api, Options
 from openairun_devkit.cluster.errors import ApiError
 from openairun_devkit.cluster.resources import CRDS
+from openairun_operator.api.base import dump
 from openairun_operator.api.crd import PLURALS, custom_resource_definition
 from openairun_operator.api.names import API_VERSION, PLURAL, PROVIDER_KIND, PROVIDER_PLURAL
 from openairun_operator.api.provider import Defaults, OpenAIProviderSpec, OpenAIProviderStatus
@@ -18,7 +19,6 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.spec import DEFINING, OpenAIRunSpec
 from openairun_operator.api.status import OpenAIRunStatus, Output, PastRun, RequiredAction, ToolCall, Usage
-from openairun_operator.lifecycle import status as st
 
 FOLDER = Path(__file__).parents[2] / "deploy/crds"
 ALL = {plural: custom_resource_definition(plural) for plural in PLURALS}
@@ -174,7 +174,7 @@ def test_every_record_fits_the_status(state: str, api: str) -> None:
         requiredAction=RequiredAction(toolCalls=[ToolCall(id="a", name="b", arguments="{}")]),
         usage=Usage(totalTokens=1),
     )
-    assert violations(STATUS, st.dump(status)) == []
+    assert violations(STATUS, dump(status)) == []
     required = STATUS["properties"]["record"]["required"]
     assert set(required) == {name for name, field in Record.model_fields.items() if field.is_required()}
 

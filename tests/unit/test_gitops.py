@@ -11,11 +11,11 @@ from lupa import lua51  # the version that Argo CD's interpreter speaks
 from test_lifecycle_conditions import COMPLETED, ENDED, NOT_AWAITED, RETRYING, ROWS, STUCK, WAITING, going, shown
 
 from openairun_operator.api import durations
+from openairun_operator.api.base import dump
 from openairun_operator.api.names import GROUP, KIND, PROVIDER_KIND
 from openairun_operator.api.provider import OpenAIProviderSpec, OpenAIProviderStatus
 from openairun_operator.api.reasons import Reason
 from openairun_operator.lifecycle import provider_status
-from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.provider import TIMEOUT
@@ -147,7 +147,7 @@ def provider(reason: Reason | None) -> dict[str, Any]:
     status = provider_status.status(
         spec, "https://api.openai.com/v1", ["Responses"], failure, (0, 0), OpenAIProviderStatus(), 3, START
     )
-    return {"metadata": {"name": "default", "namespace": "team", "generation": 3}, "status": st.dump(status)}
+    return {"metadata": {"name": "default", "namespace": "team", "generation": 3}, "status": dump(status)}
 
 
 @REASONS

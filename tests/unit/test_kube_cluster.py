@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import traceback
@@ -67,18 +68,18 @@ def connected(wire: Wire) -> Cluster:
     return Cluster(api)
 
 
+SEEN: dict[str, Any] = {"resourceVersion": "7", "finalizers": ["openairun.dev/cancel-run"]}
 RUN: Run = parse(
     {
-        "metadata": {"namespace": "team", "name": "x", "uid": "uid-1"},
+        "metadata": {"namespace": "team", "name": "x", "uid": "uid-1"} | SEEN,
         "spec": {"input": "x"},
         "status": {"phase": "Queued", "runID": "r"},
     }
 )
-BODY = {"metadata": {"resourceVersion": "7", "finalizers": ["openairun.dev/cancel-run"]}}
 CALLS: dict[str, Callable[[Cluster], Any]] = {
     "status": lambda cluster: cluster.write_status(RUN, {"phase": "Completed"}),
-    "delete": lambda cluster: cluster.delete(RUN, BODY),
-    "release": lambda cluster: cluster.release(RUN, BODY),
+    "delete": lambda cluster: cluster.delete(RUN),
+    "release": lambda cluster: cluster.release(RUN),
     "annotate": lambda cluster: cluster.annotate(RUN, "{}"),
     "read": lambda cluster: cluster.read("ConfigMap", "team", "x"),
 }
@@ -141,8 +142,7 @@ async def test_a_resource_is_looked_for_by_a_list_since_get_is_no_right(items: l
 async def test_a_finalizer_is_removed_only_from_the_object_that_was_seen() -> None:
     """A removal that comes late must not take it from a claim that was made meanwhile."""
     wire = Wire(Response(200, json.dumps({"metadata": {}})))
-    body = {"metadata": BODY["metadata"] | {"annotations": {"openairun.dev/run": "{}"}}}
-    await connected(wire).release(RUN, body)
+    await connected(wire).release(dataclasses.replace(RUN, annotation="{}"))
     ((_, _, operations),) = wire.sent
     assert {"op": "test", "path": "/metadata/annotations/openairun.dev~1run", "value": "{}"} in operations
 
@@ -181,14 +181,13 @@ async def test_a_status_patch_that_does_not_apply_means_another_object_only_if_t
 
 async def test_a_finalizer_that_somebody_else_removed_is_released() -> None:
     wire = Wire()
-    body = {"metadata": {"resourceVersion": "7", "finalizers": ["another/finalizer"]}}
-    assert await connected(wire).release(RUN, body) == body
+    assert await connected(wire).release(dataclasses.replace(RUN, finalizers=("another/finalizer",))) is None
     assert wire.sent == []
 
 
 async def test_a_deletion_is_of_what_was_seen() -> None:
     wire = Wire(Response(200, "{}"))
-    await connected(wire).delete(RUN, BODY)
+    await connected(wire).delete(RUN)
     ((method, url, sent),) = wire.sent
     assert (method, url) == ("DELETE", "https://cluster/apis/openairun.dev/v1alpha1/namespaces/team/openairuns/x")
     assert sent == {"preconditions": {"uid": "uid-1", "resourceVersion": "7"}, "propagationPolicy": "Background"}
@@ -219,12 +218,12 @@ async def test_an_answer_that_cannot_be_read_is_not_shown(text: str) -> None:
 
 async def test_claim_and_finalizer_are_one_write_that_depends_on_what_was_seen() -> None:
     wire = Wire(Response(200, json.dumps({"metadata": {}})))
-    await connected(wire).hold(RUN, {"metadata": {"resourceVersion": "7"}}, "record")
+    await connected(wire).hold(dataclasses.replace(RUN, finalizers=("another/finalizer",)), "record")
     ((method, _, body),) = wire.sent
     assert method == "PATCH"
     metadata = (json.loads(body) if isinstance(body, str | bytes) else body)["metadata"]
     assert (metadata["resourceVersion"], metadata["uid"]) == ("7", "uid-1")
-    assert metadata["finalizers"] == ["openairun.dev/cancel-run"]
+    assert metadata["finalizers"] == ["another/finalizer", "openairun.dev/cancel-run"]
     assert metadata["annotations"] == {"openairun.dev/run": "record"}
 
 

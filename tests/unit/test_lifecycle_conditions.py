@@ -24,10 +24,10 @@ from builders import (
     seen,
 )
 
+from openairun_operator.api.base import dump
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.status import MAX_MESSAGE
 from openairun_operator.lifecycle import conditions as cond
-from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.decide import decide
 from openairun_operator.lifecycle.facts import Facts, Knowledge
 from openairun_operator.lifecycle.failure import NEEDS_PERSON, Failure
@@ -71,7 +71,7 @@ def shown(
     object_ = body(spec, annotation=rec, generation=3, finalizers=["openairun.dev/cancel-run"])
     provider = replace(PROVIDER, blocked=blocked)
     facts = Facts(now=now, policy=POLICY, known=knowledge, new_token="token-1", provider=provider, wanted=provider)
-    return object_ | {"status": st.dump(decide(parse(object_), facts).status)}
+    return object_ | {"status": dump(decide(parse(object_), facts).status)}
 
 
 def going(status: str, **fields: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from builders import START, merge, record, seen
 
+from openairun_operator.api.base import dump
 from openairun_operator.api.status import (
     MAX_ARGUMENTS,
     MAX_HISTORY,
@@ -73,7 +74,7 @@ def test_applying_the_patch_gives_what_is_wanted(seed: int) -> None:
 
 
 def test_a_status_is_dumped_without_what_is_unknown_and_with_rfc_3339_times() -> None:
-    dumped = st.dump(observed("completed"))
+    dumped = dump(observed("completed"))
     assert dumped["completedAt"] == "2026-11-02T08:00:00Z"
     assert not [key for key, value in dumped.items() if value is None]
     assert OpenAIRunStatus.model_validate(json.loads(json.dumps(dumped))) == observed("completed")
@@ -163,7 +164,7 @@ def test_history_keeps_the_last_five() -> None:
 def test_all_at_its_longest_fits_etcd() -> None:
     calls = tuple(Call("i" * 300, "n" * 9000, "\U0001f600" * 9000) for _ in range(99))
     status = observed("requires_action", calls=calls, text="\x7f" * 10 + "€" * 99_999, error=("c" * 9999, "m" * 9999))
-    assert len(json.dumps(st.dump(status)).encode()) < 1_000_000
+    assert len(json.dumps(dump(status)).encode()) < 1_000_000
 
 
 # --- times

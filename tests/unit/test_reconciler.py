@@ -157,9 +157,9 @@ async def test_a_definition_changed_while_the_claim_is_shown_is_never_sent_in_ei
 async def test_a_claim_whose_write_seemed_to_fail_is_known_not_to_be_sent(world: World) -> None:
     hold, failures = world.api.hold, 2
 
-    async def landed_without_an_answer(run: Run, body: Body, record: str) -> Body:
+    async def landed_without_an_answer(run: Run, record: str) -> Body:
         nonlocal failures
-        answer = await hold(run, body, record)
+        answer = await hold(run, record)
         failures -= 1
         if failures == 1:
             raise ClusterError("claim the run", None, "time-out")
@@ -372,7 +372,7 @@ FORBIDDEN = ClusterError("claim the run", 403, '403 openairuns.openairun.dev "ru
 
 
 def refuse_claims(world: World, monkeypatch: pytest.MonkeyPatch, error: ClusterError = FORBIDDEN) -> None:
-    async def hold(run: Run, body: Body, record: str) -> Body:
+    async def hold(run: Run, record: str) -> Body:
         raise error
 
     monkeypatch.setattr(world.api, "hold", hold)
@@ -661,8 +661,8 @@ async def test_a_claim_whose_write_is_under_way_at_the_stop_is_let_go_once_it_is
     landed = asyncio.Event()
     hold = world.api.hold
 
-    async def slow(run: Run, body: Body, record: str) -> Body:
-        there = await hold(run, body, record)
+    async def slow(run: Run, record: str) -> Body:
+        there = await hold(run, record)
         await landed.wait()
         return there
 

@@ -13,7 +13,9 @@ from openairun_operator.api.status import BY_TYPE, Condition, ObservedGeneration
 MOST: Final = 1_000_000
 """The most requests or runs that a bound may name."""
 
-_ADDRESS: Final = r"""^https?://([a-zA-Z0-9._-]+|\\[[0-9a-fA-F:.]+\\])(:[0-9]{1,5})?(/[!-"$->@-~]*)?$"""
+_LABEL: Final = "[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?"
+_HOST: Final = rf"{_LABEL}(\\.{_LABEL})*\\.?"
+_ADDRESS: Final = rf"""^https?://({_HOST}|\\[[0-9a-fA-F:.]+\\])(:[0-9]{{1,5}})?(/[!-"$->@-~]*)?$"""
 
 Header = Annotated[
     str,

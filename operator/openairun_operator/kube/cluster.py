@@ -3,6 +3,7 @@
 import json
 import os
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,10 @@ class ClusterError(Exception):
 
 class ConflictError(ClusterError):
     """The object is no longer as it was seen. The watch brings the new one."""
+
+
+_CONNECTIONS: Final = 16
+"""At once. Each takes 256 KiB for what TLS reads; a request takes some milliseconds."""
 
 
 class PatchError(ConflictError):
@@ -165,7 +170,9 @@ class Cluster:
             via = "in-cluster"
         except config.ConfigException:
             via = f"context {await _load_kubeconfig(configuration)}"
-        configuration.connection_pool_maxsize = 64
+        configuration.connection_pool_maxsize = _CONNECTIONS
+        # Else each request asks a thread for the proxy, and one for ~/.netrc, which must not speak here in any case.
+        configuration.client_session_kwargs = {"trust_env": bool(urllib.request.getproxies())}
         return cls(client.ApiClient(configuration), f"{configuration.host} ({via})")
 
     async def close(self) -> None:
@@ -210,12 +217,11 @@ class Cluster:
         found = await self._exchange("GET", "look for the resource", path)
         return next((item for item in found["items"] if item["metadata"]["uid"] == run.uid), None)
 
-    async def hold(self, run: Run, body: Body, record: str) -> Body:
-        """Write the record and the finalizer, if the object is still `body`. Raises ConflictError if it is not."""
-        finalizers = body["metadata"].get("finalizers") or []
+    async def hold(self, run: Run, record: str) -> Body:
+        """Write the record and the finalizer, if the object is still `run`. Raises ConflictError if it is not."""
         metadata = {
-            "resourceVersion": body["metadata"]["resourceVersion"],
-            "finalizers": finalizers if FINALIZER in finalizers else [*finalizers, FINALIZER],
+            "resourceVersion": run.version,
+            "finalizers": [*run.finalizers] if FINALIZER in run.finalizers else [*run.finalizers, FINALIZER],
             "annotations": {RECORD_ANNOTATION: record},
         }
         return await self._patch(run, "claim the run", metadata)
@@ -224,17 +230,17 @@ class Cluster:
         """Write the record, whatever else changed."""
         return await self._patch(run, "record the run", {"annotations": {RECORD_ANNOTATION: record}})
 
-    async def release(self, run: Run, body: Body) -> Body:
-        """Remove the finalizer. Raises ConflictError if the finalizers or the record are no longer those of `body`."""
-        finalizers = body["metadata"].get("finalizers") or []
-        if FINALIZER not in finalizers:
-            return body  # somebody else has removed it
-        record = (body["metadata"].get("annotations") or {}).get(RECORD_ANNOTATION)
+    async def release(self, run: Run) -> Body | None:
+        """Remove the finalizer; None if somebody else has removed it.
+
+        Raises ConflictError if the finalizers or the record are no longer those of `run`.
+        """
+        if FINALIZER not in run.finalizers:
+            return None
         where = f"/metadata/annotations/{patches.pointer(RECORD_ANNOTATION)}"
         # A removal that comes late must not take the finalizer from a claim that was made meanwhile.
-        recorded = [{"op": "test", "path": where, "value": record}] if record is not None else []
-        index = finalizers.index(FINALIZER)
-        path = f"/metadata/finalizers/{index}"
+        recorded = [{"op": "test", "path": where, "value": run.annotation}] if run.annotation is not None else []
+        path = f"/metadata/finalizers/{run.finalizers.index(FINALIZER)}"
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": run.uid},
             *recorded,
@@ -249,15 +255,16 @@ class Cluster:
         A JSON patch, since a merge patch of the status lands on whatever object bears the name now: the API server
         (1.36) passes over a uid in it. Raises GoneError if it is another object.
         """
+        raw = run.raw_status
         what, same = "write the status", {"op": "test", "path": "/metadata/uid", "value": run.uid}
         # A write that comes late, of an operator that was stopped meanwhile, must not undo what came after it.
         seen = [
-            {"op": "test", "path": f"/status/{name}", "value": run.raw_status[name]}
+            {"op": "test", "path": f"/status/{name}", "value": raw[name]}
             for name in ("phase", "finishedAt")
-            if name in run.raw_status
+            if name in raw
         ]
         try:
-            return await self._send_status(run, what, [same, *seen, *patches.of_status(run.raw_status, difference)])
+            return await self._send_status(run, what, [same, *seen, *patches.of_status(raw, difference)])
         except PatchError:
             # Either the uid, or the status is not as it was seen: a run must not be given up for the latter.
             try:
@@ -266,9 +273,9 @@ class Cluster:
                 raise GoneError(what, error.status, "another object bears its name now") from error
             raise
 
-    async def delete(self, run: Run, body: Body) -> None:
-        """Delete the resource, if it is still `body`. Raises ConflictError if it is not, GoneError if it has gone."""
-        seen = {"uid": run.uid, "resourceVersion": body["metadata"]["resourceVersion"]}
+    async def delete(self, run: Run) -> None:
+        """Delete the resource, if it is still `run`. Raises ConflictError if it is not, GoneError if it has gone."""
+        seen = {"uid": run.uid, "resourceVersion": run.version}
         options = {"preconditions": seen, "propagationPolicy": "Background"}
         await self._exchange("DELETE", "delete the resource", _place(run), options)
 

@@ -86,6 +86,7 @@ class OperatorKey:
             self._trouble = trouble
         key = text.strip() or None
         self._last = key or self._last
+        self._mark = mark(str(self._file) if self._passing else key) if key else None
         return key
 
     @property
@@ -108,9 +109,7 @@ class OperatorKey:
     @property
     def mark(self) -> str | None:
         """A mark by which another key is noticed; it does not tell the key."""
-        if self.current is None:
-            return None
-        return mark(str(self._file) if self._passing else self.current)
+        return self._mark
 
     @property
     def trouble(self) -> Failure:

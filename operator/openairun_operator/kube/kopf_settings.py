@@ -1,6 +1,7 @@
 """How kopf is used here: it watches, logs in and serves the probe. It keeps no state on objects of ours."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import kopf
 
@@ -14,6 +15,38 @@ class _Endless:
             yield 5
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Nobody asks kopf what changed. Its own would copy every object that the watch brings, several times."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        raise AssertionError("no handler is one of changes")
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """No handler has any that kopf would keep."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        raise AssertionError("no handler is one of changes")
+
+    def purge(self, **_: Any) -> None:
+        return
+
+    def touch(self, **_: Any) -> None:
+        return
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
 def apply(settings: kopf.OperatorSettings) -> None:
     """Set what differs from kopf's defaults."""
     settings.peering.standalone = True  # else any peering object called `default` can pause the operator
@@ -25,5 +58,7 @@ def apply(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
     settings.persistence.finalizer = "kopf.openairun.dev/finalizer"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.openairun.dev")
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="kopf.openairun.dev")
+    settings.persistence.progress_storage = _NoProgress()
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    # A worker of kopf's stays so long after an object's last event: each is a task, and a queue.
+    settings.queueing.idle_timeout = 0.5

@@ -174,11 +174,19 @@ def condition(
     before: Sequence[Condition], type_: str, status: Tri, reason: Reason, message: str, generation: int, now: datetime
 ) -> Condition:
     last = next((condition for condition in before if condition.type == type_), None)
+    message = text.cut(message, MAX_CONDITION_MESSAGE)  # the last resort: what comes from outside is bounded there
+    if last and (last.status, last.reason, last.message, last.observedGeneration) == (
+        status,
+        reason,
+        message,
+        generation,
+    ):
+        return last  # as it is at most looks
     return Condition(
         type=type_,
         status=status,
         reason=reason,
-        message=text.cut(message, MAX_CONDITION_MESSAGE),  # the last resort: what comes from outside is bounded there
+        message=message,
         lastTransitionTime=last.lastTransitionTime if last and last.status == status else now,
         observedGeneration=generation,
     )

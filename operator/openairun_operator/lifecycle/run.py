@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from openairun_operator.api import durations
-from openairun_operator.api.base import unreadable
+from openairun_operator.api.base import dump, slim, unreadable
 from openairun_operator.api.names import CREATE_AGAIN_ANNOTATION, FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.record import API, Record
 from openairun_operator.api.spec import OpenAIRunSpec
@@ -50,10 +50,14 @@ class Run:
     namespace: str
     name: str
     uid: str
+    version: str
+    """The resourceVersion."""
     generation: int
     created: str
     """When the object was created: RFC 3339, in seconds."""
     deleted_at: datetime | None
+    finalizers: tuple[str, ...]
+    """All there are, in their order."""
     has_finalizer: bool
     spec: OpenAIRunSpec | None
     spec_error: str | None
@@ -63,12 +67,20 @@ class Run:
     applied_by: str | None
     """The GitOps tool that applies the object, as far as its labels and annotations tell."""
     record: Record | None
+    annotation: str | None
+    """The annotation that holds the record, as it is."""
     record_annotated: bool
     """Whether the annotation holds `record` as it is, for this very object."""
     record_garbled: bool
     """Whether there is no `record`, and what the annotation holds cannot be read: it may speak of a run."""
     status: OpenAIRunStatus
-    raw_status: Mapping[str, Any]
+    odd_status: Mapping[str, Any] | None
+    """The status as it is, where `status` does not tell all of it. It is kept only there: it takes room."""
+
+    @property
+    def raw_status(self) -> Mapping[str, Any]:
+        """The status as it is."""
+        return dump(self.status) if self.odd_status is None else self.odd_status
 
     @property
     def key(self) -> str:
@@ -161,36 +173,42 @@ def parse(body: Mapping[str, Any]) -> Run:
     raw_status = body.get("status") or {}
     spec, spec_error = None, None
     try:
-        spec = OpenAIRunSpec.model_validate(raw_spec)
+        spec = slim(OpenAIRunSpec.model_validate(raw_spec))
     except ValidationError as error:
         spec_error = unreadable(error)
     try:
-        status = OpenAIRunStatus.model_validate(raw_status)
+        status = slim(OpenAIRunStatus.model_validate(raw_status))
     except ValidationError:
         status = OpenAIRunStatus()
-    annotated, mirrored, garbled = _records(annotations.get(RECORD_ANNOTATION), raw_status.get("record"), key)
-    record = _best(annotated, mirrored)
+    annotation, finalizers = annotations.get(RECORD_ANNOTATION), tuple(meta.get("finalizers") or ())
+    annotated, mirrored, garbled = _records(annotation, raw_status.get("record"), key)
+    record = slim(_best(annotated, mirrored))
     annotated_as_is = record is not None and record == annotated and record.uid == meta["uid"]
     if record and record.uid != meta["uid"]:
         record = record.model_copy(update={"uid": meta["uid"]})  # restored from a backup: still its run
+    if record == status.record:
+        record = status.record
     return Run(
         namespace=meta.get("namespace", ""),
         name=meta["name"],
         uid=meta["uid"],
+        version=str(meta.get("resourceVersion", "")),
         generation=meta.get("generation", 1),
         created=meta.get("creationTimestamp", ""),
         deleted_at=_time(meta.get("deletionTimestamp")),
-        has_finalizer=FINALIZER in (meta.get("finalizers") or ()),
+        finalizers=finalizers,
+        has_finalizer=FINALIZER in finalizers,
         spec=spec,
         spec_error=spec_error,
         digest=digest.of(raw_spec) if spec else "",
         create_again=annotations.get(CREATE_AGAIN_ANNOTATION),
         applied_by=next((tool for mark, tool in _APPLIERS.items() if mark in marks), None),
         record=record,
+        annotation=annotation,
         record_annotated=annotated_as_is,
         record_garbled=garbled and record is None,
         status=status,
-        raw_status=raw_status,
+        odd_status=None if dump(status) == raw_status else raw_status,
     )
 
 

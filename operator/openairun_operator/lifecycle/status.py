@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openairun_operator.api import durations
-from openairun_operator.api.base import Model
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.spec import OpenAIRunSpec
@@ -192,8 +191,8 @@ def observed(status: OpenAIRunStatus, seen: RunObservation, now: datetime) -> Op
     return status.model_copy(
         update={
             "phase": phase_,
-            "object": text.message(seen.object) if seen.object else status.object,
-            "model": text.message(seen.model) if seen.model else status.model,
+            "object": _said(seen.object, status.object),
+            "model": _said(seen.model, status.model),
             "threadID": seen.thread or status.threadID,
             "conversationID": seen.conversation or status.conversationID,
             **_responses(status, seen),
@@ -211,6 +210,11 @@ def observed(status: OpenAIRunStatus, seen: RunObservation, now: datetime) -> Op
         | _steps(status, seen)
         | _stamps(status, seen, phase_, now)
     )
+
+
+def _said(seen: str | None, shown: str | None) -> str | None:
+    """What is to be shown of what was `seen`, which mostly is what is `shown` already."""
+    return shown if not seen or seen == shown else text.message(seen)
 
 
 def _responses(status: OpenAIRunStatus, seen: RunObservation) -> dict[str, Any]:
@@ -328,11 +332,3 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         else:
             patch[key] = value
     return patch
-
-
-def dump(status: Model) -> dict[str, Any]:
-    """The status as JSON: times in RFC 3339, absent where unknown."""
-    out = status.model_dump(mode="json", exclude_none=True)
-    if not out.get("conditions"):
-        out.pop("conditions", None)  # else an object that nothing is to be said of yet would be written to
-    return out

@@ -50,9 +50,9 @@ class _Check:
     shown: tuple[Any, ...] | None = None
     """The object and the counts whose status says it all: there is nothing to compare until one of them changes."""
 
-    def due(self) -> float:
+    def due(self, doubted: float) -> float:
         if self.failure is None:
-            return self.at + _GOOD_FOR
+            return self.at + (_TRY_AGAIN if doubted > self.at else _GOOD_FOR)
         return self.at + (PERSON_RETRY if self.failure.reason in NEEDS_PERSON else _TRY_AGAIN)
 
 
@@ -106,7 +106,7 @@ class Checker:
     def _rests(self, uid: str, known: Known) -> bool:
         """Whether there is nothing to check, and nothing to write."""
         check, now = self._checks.get(uid), asyncio.get_running_loop().time()
-        if check is None or check.of != _of(known) or check.due() <= now:
+        if check is None or check.of != _of(known) or check.due(known.doubted) <= now:
             return False
         if now < check.refused + _COUNTS:
             return True
@@ -115,10 +115,13 @@ class Checker:
     async def _check(self, known: Known) -> None:
         uid, loop, of = known.body["metadata"]["uid"], asyncio.get_running_loop(), _of(known)
         check = self._checks.get(uid)
-        if check is None or check.of != of or check.due() <= loop.time():
+        if check is None or check.of != of or check.due(known.doubted) <= loop.time():
             apis: tuple[API, ...] = ()
             failure = known.trouble
             if failure is None and known.credentials is not None:
+                bucket = self._providers.bucket_at(known.place)
+                if bucket and bucket.held():
+                    return  # the server asked for patience
                 async with self._shares.room(known.place[0]):
                     result = await probe(self._clients, known.credentials)
                 apis, failure = tuple(sorted(result.apis, reverse=True)), result.failure

@@ -7,6 +7,7 @@ again at once.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -56,6 +57,19 @@ _LONGEST_BUNDLE: Final = 262_144
 _REMEMBERED: Final = 1000
 """Providers that have gone whose last key is kept, to cancel what they run."""
 _SETTLES: Final = timedelta(seconds=5)
+_ANY: Final = 1_000_000_000
+"""Requests a minute where there is no limit: a server may ask for patience all the same."""
+_DOUBTFUL: Final = frozenset(
+    {
+        Reason.INVALID_CREDENTIALS,
+        Reason.API_NOT_SERVED,
+        Reason.ADDRESS_REFUSED,
+        Reason.UNREACHABLE,
+        Reason.TIMED_OUT,
+        Reason.SERVER_ERROR,
+    }
+)
+"""What may hold of a provider, and not of one run alone."""
 
 
 @dataclass(slots=True)
@@ -75,6 +89,8 @@ class Known:
     """When its references were last read, by the event loop's clock."""
     stale: bool = False
     """Whether its key is to be read again at once."""
+    doubted: float = -math.inf
+    """When a call of a run last failed in a way that may be the provider's."""
     reading: asyncio.Task[None] | None = None
     """The last time that its references were read: it may go on."""
 
@@ -301,9 +317,13 @@ class Providers:
         return self.own.allows(run.namespace, self._labels.get(run.namespace))
 
     def bucket(self, run: Run, name: str) -> Bucket | None:
-        """The rate of requests to it; None: any. What one namespace does with an address and a key slows no other."""
-        settings = self.own.settings
-        known = self._known.get((run.namespace, name))
+        """The rate of requests to it; None while nothing can be sent to it."""
+        return self.bucket_at((run.namespace, name))
+
+    def bucket_at(self, place: Place) -> Bucket | None:
+        """Likewise. What one namespace does with an address and a key slows no other."""
+        settings, (namespace, name) = self.own.settings, place
+        known = self._known.get(place)
         whose: Hashable
         if name == OWN:
             whose, limit = (OWN, self.own.key.mark), None
@@ -311,11 +331,9 @@ class Providers:
             return None
         else:
             # The key itself, since the marks of two can be the same.
-            whose, limit = (run.namespace, _address(known.spec), known.credentials.key), known.spec.rateLimit
-        rate = limit.requestsPerMinute if limit else settings.requests_per_minute
+            whose, limit = (namespace, _address(known.spec), known.credentials.key), known.spec.rateLimit
+        rate = (limit.requestsPerMinute if limit else settings.requests_per_minute) or _ANY
         burst = (limit.burst if limit else None) or settings.burst
-        if not rate:
-            return None
         return self._buckets.get(whose, name, rate, min(burst, rate))
 
     @staticmethod
@@ -379,6 +397,8 @@ class Providers:
         if name == OWN and failure.reason is Reason.INVALID_CREDENTIALS:
             self.own.key.refused()
         known = self._known.get((run.namespace, name))
+        if known and failure.reason in _DOUBTFUL:
+            known.doubted = asyncio.get_running_loop().time()
         if known and failure.reason is Reason.INVALID_CREDENTIALS:
             known.stale = True
             self._news.set()

@@ -373,6 +373,21 @@ async def test_patience_that_one_run_is_asked_for_holds_its_namespaces_with_this
     assert later() == {f"of-{name}" for name in free + held}
 
 
+async def test_patience_is_kept_to_where_the_rate_has_no_bound(town: Town) -> None:
+    town.operator(requests_per_minute=0)
+    town.provider("team", "red", RED, "k1")
+    town.run("team", "first", "red")
+    await town.start()
+    await town.passes(10)
+    town.servers.faults[RED] = [slow_down(60)]
+    await town.until(lambda: not town.servers.faults[RED])
+    town.run("team", "second", "red")
+    await town.passes(50)
+    assert town.servers.creates() == ["first"]
+    await town.passes(20)
+    assert town.servers.creates() == ["first", "second"]
+
+
 async def test_who_has_room_keeps_it_and_who_waits_says_nothing_new_while_the_server_asks_for_patience(
     town: Town,
 ) -> None:

@@ -178,3 +178,38 @@ async def test_a_provider_of_which_there_is_nothing_new_costs_no_task(
     monkeypatch.setattr(town.checker, "_check", look)
     await town.passes(60)
     assert looked == []
+
+
+async def test_what_a_run_finds_wrong_with_a_provider_is_soon_checked(town: Town) -> None:
+    """Else it is shown as ready while its key is refused."""
+    await checked(town)
+    town.run("team", "x", "red")
+    await town.passes(40)
+    town.servers.wrong_keys.add("red-key")
+    town.probes[RED] = failed(Reason.INVALID_CREDENTIALS)
+    await town.passes(10)
+    assert said(town)["Ready"] == ("False", "InvalidCredentials")
+
+
+async def test_a_provider_that_runs_find_fault_with_is_not_checked_all_the_time(town: Town) -> None:
+    await checked(town)
+    for number in range(5):
+        town.run("team", f"x{number}", "red")
+    town.servers.wrong_keys.add("red-key")
+    before = len(town.probed)
+    await town.passes(300)
+    assert len(town.probed) - before <= 10
+
+
+async def test_no_check_is_made_while_the_server_asks_for_patience(town: Town) -> None:
+    await checked(town)
+    town.run("team", "x", "red")
+    await town.passes(5)
+    town.servers.faults[RED] = [Failure(reason=Reason.RATE_LIMITED, message="slow down", retry_after=120)]
+    await town.until(lambda: not town.servers.faults[RED])
+    before = len(town.probed)
+    town.provider("team", "red", RED, "red-key", maxConcurrentRuns=7)
+    await town.passes(110)
+    assert len(town.probed) == before
+    await town.passes(20)
+    assert len(town.probed) > before

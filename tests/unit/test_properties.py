@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -33,7 +33,6 @@ from builders import (
 from garbage import HEADERS, bodies
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as some
-from openai import AsyncOpenAI
 from openai_description import DESCRIPTION, schema_errors
 from specs import STATUS, Json, refusals, specs, stored
 from test_api_crd import violations
@@ -57,6 +56,7 @@ from openairun_operator.lifecycle.run import parse
 from openairun_operator.wires import assistants, responses
 from openairun_operator.wires.assistants import Assistants
 from openairun_operator.wires.calls import Caller
+from openairun_operator.wires.clients import Answered, Client, Credentials
 from openairun_operator.wires.responses import Responses
 
 TIMES = int(os.environ.get("PROPERTIES", "0"))
@@ -358,20 +358,33 @@ _TOLD = some.builds(
 )
 
 
+class _Pool(httpx2.AsyncClient):
+    """Answers what the SDK sends, and looks."""
+
+    direct = True
+
+    def __init__(self, answer: Callable[..., httpx2.Response]) -> None:
+        super().__init__(transport=httpx2.MockTransport(answer))
+        self._answer = answer
+
+    async def read(self, url: Any, headers: Any, timeout: Any) -> Answered:
+        told = self._answer(None)
+        return Answered(told.status_code, "", told.headers, told.headers.raw, told.content)
+
+
 class Babbling:
     """A server that answers one thing after another, whatever it is asked; behind a wire and the SDK, as it is read."""
 
     def __init__(self, api: API, answers: list[Told], runner: asyncio.Runner) -> None:
         self._answers = itertools.cycle(answers)
         self._runner = runner
-        http = httpx2.AsyncClient(transport=httpx2.MockTransport(self._answer))
-        client = AsyncOpenAI(api_key="sk-0123456789", base_url="http://openai/v1", max_retries=0, http_client=http)
+        client = Client(Credentials("http://openai/v1", "sk-0123456789"), cast(Any, _Pool(self._answer)), 5)
         self._wire = (Assistants if api == "Assistants" else Responses)(Caller(client, api, 5))
         self._thread = "thread_1" if api == "Assistants" else None
         self._definition = CreateRequest(OpenAIRunSpec(input="x", model="m", threadID=self._thread))
         self.created = 0
 
-    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+    def _answer(self, request: Any) -> httpx2.Response:
         told = next(self._answers)
         return httpx2.Response(told.status, headers=told.headers, content=told.body.encode())
 

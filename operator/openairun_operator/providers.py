@@ -249,7 +249,9 @@ class Providers:
                 known.credentials = await self._credentials(known, known.spec)
                 known.mark, known.trouble = mark(known.credentials.key), None
         except references.ReferenceFailedError as error:
-            known.trouble = _trouble(known, Reason.NO_CREDENTIALS, error.failure.message)
+            forbidden = error.failure.reason is Reason.REFERENCE_FORBIDDEN
+            reason = error.failure.reason if forbidden else Reason.NO_CREDENTIALS
+            known.trouble = _trouble(known, reason, error.failure.message)
         except ValueError as error:  # a key that no header can carry, or a bundle that is none: it says which
             known.trouble = _trouble(known, Reason.INVALID_CREDENTIALS, str(error))
         except ClusterError as error:

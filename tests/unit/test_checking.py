@@ -10,6 +10,7 @@ from providing import BLUE, PROVIDERS, RED, Town
 from providing import town as town
 
 from openairun_operator.api.reasons import Reason
+from openairun_operator.kube.cluster import ClusterError
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.wires.probe import Probe
 
@@ -213,3 +214,14 @@ async def test_no_check_is_made_while_the_server_asks_for_patience(town: Town) -
     assert len(town.probed) == before
     await town.passes(20)
     assert len(town.probed) > before
+
+
+async def test_a_secret_that_the_operator_may_not_read_is_named_as_such(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: Any) -> None:
+        raise ClusterError("read Secret", 403, "forbidden")
+
+    monkeypatch.setattr(town.api, "read", refused)
+    await checked(town)
+    assert said(town)["Ready"] == ("False", "ReferenceForbidden")

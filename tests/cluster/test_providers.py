@@ -13,7 +13,7 @@ import pytest
 from apiserver import Cluster
 from openai_control import OpenAIControl
 from processes import StartOpenAI, StartOperator
-from providers import ON_LOOPBACK, AppliedProvider
+from providers import ON_LOOPBACK, AppliedProvider, provider, secret
 from runs import ASSISTANT, RESPONSE, RUNS, Resource, objects, run
 from waiting import wait_until
 
@@ -44,7 +44,8 @@ def create(kubectl: Kubectl, body: dict[str, Any]) -> None:
 
 
 def bodies(kubectl: Kubectl) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = kubectl.json("get", "openairuns")["items"]
+    found = objects(kubectl.kubeconfig).list_namespaced_custom_object(**RUNS, namespace=kubectl.namespace)
+    items: list[dict[str, Any]] = found["items"]
     return items
 
 
@@ -94,7 +95,7 @@ def test_never_more_go_than_may_and_none_overtakes_across_a_restart_either(
     operator = start_operator(namespace, extra_args=[ON_LOOPBACK])
     AppliedProvider.apply(kubectl, "default", openai.base_url, "sk-standin", maxConcurrentRuns=AT_ONCE)
     for number in range(QUEUED):
-        create(kubectl, run(f"run-{number:03}", RESPONSE, "complete"))
+        create(kubectl, run(f"run-{number:03}", RESPONSE, "in_progress:0.5,completed"))  # before the first look
     openai.wait("POST", "/responses$", count=QUEUED // 3, timeout=120)
     assert operator.stop() == 0
     start_operator(namespace, extra_args=[ON_LOOPBACK])
@@ -120,13 +121,16 @@ def test_a_run_that_waits_for_room_says_so_and_goes_on_when_there_is_some(
 ) -> None:
     cluster.grant(namespace, "secrets")
     start_operator(namespace, extra_args=[ON_LOOPBACK])
-    provider = AppliedProvider.apply(kubectl, "default", openai.base_url, "sk-standin", maxConcurrentRuns=1)
+    # How many wait is told with what the check says, and later every 10 s at most: the check ends when one waits.
+    check = openai.fault("GET /assistants$", hold="before")
+    crowded = AppliedProvider.apply(kubectl, "default", openai.base_url, "sk-standin", maxConcurrentRuns=1)
     first = Resource.apply(kubectl, "first", RESPONSE, "requires_action").wait_phase("RequiresAction")
     second = Resource.apply(kubectl, "second", RESPONSE, "complete").wait_reason("ConcurrencyLimit")
     assert second.status["phase"] == "Pending"
     assert second.condition("Reconciling")["status"] == "True"
-    wait_until(lambda: provider.status.get("runsWaiting") == 1, 20, "the provider to tell of the run that waits")
-    assert provider.status["runsInFlight"] == 1
+    openai.release(check)
+    wait_until(lambda: crowded.status.get("runsWaiting") == 1, 20, "the provider to tell of the run that waits")
+    assert crowded.status["runsInFlight"] == 1
     first.delete()
     second.wait_for("Ready")
 
@@ -134,19 +138,29 @@ def test_a_run_that_waits_for_room_says_so_and_goes_on_when_there_is_some(
 def test_a_missing_key_is_said_and_fails_no_run(
     kubectl: Kubectl, cluster: Cluster, namespace: str, start_operator: StartOperator, openai: OpenAIControl
 ) -> None:
+    """One that is wrong, one that goes, and one that comes: all at once, since Secrets are read every 20 s."""
     cluster.grant(namespace, "secrets")
     start_operator(namespace, extra_args=[ON_LOOPBACK])
-    provider = AppliedProvider.apply(kubectl, "default", openai.base_url, "sk-wrong").wait_for("Stalled")
-    resource = Resource.apply(kubectl, "hello", RESPONSE, "never").wait_reason("InvalidCredentials")
-    provider.rotate("sk-standin")
-    resource.wait_phase("InProgress", timeout=40)
-    kubectl.run("delete", "secret", "default")
-    resource.wait_reason("NoCredentials", timeout=40)
-    assert "Secret default" in resource.condition("Ready")["message"]
-    (at_openai,) = openai.runs()
-    openai.play(at_openai["id"], "completed")
-    provider.rotate("sk-standin")
-    resource.wait_for("Ready", timeout=40)
+    wrong = AppliedProvider.apply(kubectl, "wrong", openai.base_url, "sk-wrong")
+    AppliedProvider.apply(kubectl, "goes", openai.base_url, "sk-standin")
+    kubectl.apply(provider("comes", openai.base_url))
+    runs = {
+        name: Resource.apply(kubectl, name, RESPONSE | {"providerRef": {"name": name}}, "never").wait_reason(reason)
+        for name, reason in (("wrong", "InvalidCredentials"), ("goes", "Running"), ("comes", "NoCredentials"))
+    }
+    wrong.wait_for("Stalled")
+    wrong.rotate("sk-standin")
+    kubectl.run("delete", "secret", "goes")
+    kubectl.apply(secret("comes", "sk-standin"))
+    for name in ("wrong", "comes"):
+        runs[name].wait_phase("InProgress", timeout=40)
+    runs["goes"].wait_reason("NoCredentials", timeout=40)
+    assert "Secret goes" in runs["goes"].condition("Ready")["message"]
+    made = {run["metadata"]["openairun_name"]: run["id"] for run in openai.runs()}
+    assert (set(made), len(openai.runs())) == (set(runs), 3)
+    openai.play(made["goes"], "completed")
+    AppliedProvider.apply(kubectl, "goes", openai.base_url, "sk-standin", requestTimeout="10s")  # read at once
+    runs["goes"].wait_for("Ready")
 
 
 def test_a_provider_that_is_deleted_and_comes_back_loses_no_run(

@@ -6,8 +6,8 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,8 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import yaml
+from kubernetes.client import ApiException, CoreV1Api
+from runs import RUNS, objects
 
 from openairun_devkit.cluster import StandInCluster
 from openairun_devkit.controlplane import Binaries, ControlPlane
@@ -27,7 +29,10 @@ CRDS = ("crd/openairuns.openairun.dev", "crd/openaiproviders.openairun.dev")
 
 @dataclass
 class Cluster:
-    """Where the CRD is applied, and a ServiceAccount for the operator with the manifests' rights."""
+    """Where the CRD is applied, and a ServiceAccount for the operator with the manifests' rights.
+
+    What tests do again and again is not done by kubectl, whose start takes longer than the rest of it.
+    """
 
     kubectl: Kubectl
     version: str
@@ -51,27 +56,36 @@ class Cluster:
     def create_namespace(self) -> str:
         """A namespace in which the operator has its rights."""
         name = f"openairun-test-{secrets.token_hex(4)}"
-        self.kubectl.run("create", "namespace", name)
+        CoreV1Api(objects(self.kubeconfig).api_client).create_namespace({"metadata": {"name": name}})
         if not self.is_ours:
-            self.kubectl.in_namespace(name).apply(yaml.safe_dump_all(self._rights(name)))
+            self._apply_role(name, self._rights(name))
         return name
 
     def delete_namespace(self, name: str) -> None:
         """Free and delete the namespace's runs, then ask for its deletion, which goes on by itself."""
-        kubectl = self.kubectl.in_namespace(name)
-        for run in kubectl.json("get", "openairuns")["items"]:
+        runs = objects(self.kubeconfig)
+        for run in runs.list_namespaced_custom_object(**RUNS, namespace=name)["items"]:
             if run["metadata"].get("finalizers"):
-                patch = '--patch={"metadata": {"finalizers": null}}'
-                # It may go away between the two calls.
-                kubectl.run("patch", "openairun", run["metadata"]["name"], "--type=merge", patch, check=False)
-        self.kubectl.run("delete", "namespace", name, "--wait=false")
+                free = {"metadata": {"finalizers": None}}
+                with suppress(ApiException):  # it may go away between the two calls
+                    runs.patch_namespaced_custom_object(**RUNS, namespace=name, name=run["metadata"]["name"], body=free)
+        CoreV1Api(runs.api_client).delete_namespace(name, _preload_content=False)
 
     def grant(self, namespace: str, component: str) -> None:
         """Give the operator the rights of a component of the manifests, in this namespace alone."""
         manifests = yaml.safe_load_all((DEPLOY / f"manifests/components/{component}/rbac.yaml").read_text())
         rules = next(each["rules"] for each in manifests if each["kind"] == "ClusterRole")
-        role = self._role(namespace, f"{SERVICE_ACCOUNT}-{component}", rules)
-        self.kubectl.in_namespace(namespace).apply(yaml.safe_dump_all(role))
+        self._apply_role(namespace, self._role(namespace, f"{SERVICE_ACCOUNT}-{component}", rules))
+
+    def _apply_role(self, namespace: str, role: Iterable[dict[str, Any]]) -> None:
+        for body in role:
+            group, _, version = body["apiVersion"].partition("/")
+            plural = f"{body['kind'].lower()}s"
+            try:
+                objects(self.kubeconfig).create_namespaced_custom_object(group, version, namespace, plural, body)
+            except ApiException as error:
+                if error.status != 409:  # it was granted before
+                    raise
 
     def _rights(self, namespace: str) -> Iterator[dict[str, Any]]:
         """The manifests' ClusterRole as a Role: on a cluster that is not ours, nothing cluster-wide is left."""

@@ -1,4 +1,4 @@
-"""Operators forked from a process that has loaded what they need: loading costs seconds of CPU, a fork nothing.
+"""Operators and OpenAI stand-ins, forked from a process that has loaded them: that costs seconds of CPU, a fork none.
 
 Run as a program it is that process: it reads an order a line, and answers with the pid of what it started.
 """
@@ -65,10 +65,10 @@ class ForkServer:
             preexec_fn=die_with_parent(),
         )
 
-    def start(self, directory: Path, args: Sequence[str], env: Mapping[str, str], log: Path) -> Forked:
-        """`openairun-operator ARGS` in `directory`, with `env` and nothing else of our environment."""
+    def start(self, program: str, args: Sequence[str], directory: Path, env: Mapping[str, str], log: Path) -> Forked:
+        """See `start`."""
         ended = directory / "ended"
-        order = {"directory": str(directory), "args": list(args), "env": dict(env), "log": str(log)}
+        order = {"program": program, "args": list(args), "directory": str(directory), "env": dict(env), "log": str(log)}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._lock:
@@ -84,6 +84,26 @@ class ForkServer:
 def fork_server() -> ForkServer:
     """One for all tests of this process."""
     return ForkServer()
+
+
+def start(
+    program: str, args: Sequence[str], directory: Path, env: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes] | Forked:
+    """`python -m PROGRAM ARGS` in `directory` and a process group of its own, with `env` and no more of ours."""
+    # Where other code is to be loaded, a process that has loaded ours is of no use.
+    if sys.platform == "linux" and env.get("PYTHONPATH") == os.environ.get("PYTHONPATH"):
+        return fork_server().start(program, args, directory, env, log)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", program, *args],
+            cwd=directory,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=die_with_parent(),
+        )
 
 
 # As a program
@@ -127,8 +147,10 @@ def _main() -> None:
     import kubernetes.config  # kopf loads it once it runs
 
     import openairun_operator.assembly
-    from openairun_operator.__main__ import main
+    from openairun_devkit.openai.__main__ import main as openai
+    from openairun_operator.__main__ import main as operator
 
+    programs = {"openairun_devkit.openai": openai, "openairun_operator": operator}
     del kubernetes, openairun_operator  # loaded is all they should be
 
     gc.freeze()  # else each child's first collection copies all that was loaded
@@ -140,7 +162,7 @@ def _main() -> None:
     os.chdir(order["directory"])
     os.environ.clear()
     os.environ.update(order["env"])
-    main(order["args"])
+    programs[order["program"]](order["args"])
 
 
 if __name__ == "__main__":

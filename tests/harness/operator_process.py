@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fork_server import KUBECONFIG, Forked, fork_server
+from fork_server import KUBECONFIG, start
 from waiting import wait_until
 
-from openairun_devkit.controlplane import die_with_parent, kill_group
+from openairun_devkit.controlplane import kill_group
 
 READY_LINE = "watching openairuns"
 
@@ -27,9 +26,7 @@ class OperatorProcess:
         self.log_file.touch()
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         own = {"HOME": str(directory), "KUBECONFIG": KUBECONFIG, "PYTHONUNBUFFERED": "1"}
-        # Where other code is to be loaded, a process that has loaded ours is of no use.
-        start = fork_server().start if sys.platform == "linux" and "PYTHONPATH" not in env else _start
-        self._process = start(directory, ["run", *args], kept | own | dict(env), self.log_file)
+        self._process = start("openairun_operator", ["run", *args], directory, kept | own | dict(env), self.log_file)
 
     @property
     def pid(self) -> int:
@@ -81,19 +78,3 @@ class OperatorProcess:
         except ProcessLookupError:
             return False
         return True
-
-
-def _start(
-    directory: Path, args: Sequence[str], env: Mapping[str, str], log_file: Path
-) -> subprocess.Popen[bytes] | Forked:
-    with log_file.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "openairun_operator", *args],
-            cwd=directory,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-            preexec_fn=die_with_parent(),
-        )

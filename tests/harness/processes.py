@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from apiserver import Cluster
-from fork_server import KUBECONFIG
+from fork_server import KUBECONFIG, Forked, start
 from openai_control import OpenAIControl
 from operator_process import OperatorProcess
 from waiting import wait_until
 
 from openairun_devkit.api_proxy import ApiProxy
-from openairun_devkit.controlplane import die_with_parent, kill_group
+from openairun_devkit.controlplane import kill_group
 from openairun_devkit.kubectl import read_cluster, write_kubeconfig
 
 
@@ -26,23 +26,14 @@ class Processes:
         self.logs: list[tuple[str, Path]] = []
         self._cluster = cluster
         self._directory = directory
-        self._openai: list[subprocess.Popen[bytes]] = []
+        self._openai: list[subprocess.Popen[bytes] | Forked] = []
         self._operators: list[OperatorProcess] = []
 
     def start_openai(self, *args: str) -> OpenAIControl:
         """An OpenAI stand-in, with flags of its own."""
         directory = self._folder("openai", len(self._openai))
         log, port_file = directory / "openai.log", directory / "port"
-        command = [sys.executable, "-m", "openairun_devkit.openai", "--port-file", str(port_file), *args]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-                preexec_fn=die_with_parent(),
-            )
+        process = start("openairun_devkit.openai", [f"--port-file={port_file}", *args], directory, os.environ, log)
         self._openai.append(process)
         self.logs.append((f"OpenAI stand-in {len(self._openai)}", log))
         wait_until(lambda: port_file.exists() or process.poll() is not None, 20, "the OpenAI stand-in")

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from openairun_devkit.openai import scripts
@@ -11,7 +12,8 @@ from openairun_devkit.openai.scripts import SHORTHANDS, parse
 from openairun_devkit.openai.server import OpenAIStandIn
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point."""
     parser = argparse.ArgumentParser(
         prog="python -m openairun_devkit.openai",
         description="A stand-in for OpenAI, on loopback only.",
@@ -29,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--no-assistants", action="store_true", help="answer 404 under /threads, as OpenAI does")
     parser.add_argument("--strict-threads", action="store_true", help="one active run a thread or conversation")
-    asyncio.run(_serve(parser.parse_args()))
+    asyncio.run(_serve(parser.parse_args(arguments)))
 
 
 def _scripts() -> str:

@@ -70,6 +70,8 @@ _DOUBTFUL: Final = frozenset(
     }
 )
 """What may hold of a provider, and not of one run alone."""
+_RETURNS: Final = 10.0
+"""Seconds in which a provider that was deleted may be there again: to replace one is to delete and to create it."""
 
 
 @dataclass(slots=True)
@@ -93,6 +95,8 @@ class Known:
     """When a call of a run last failed in a way that may be the provider's."""
     reading: asyncio.Task[None] | None = None
     """The last time that its references were read: it may go on."""
+    left: float = 0.0
+    """When it was seen to be deleted, likewise."""
 
     @property
     def place(self) -> Place:
@@ -133,6 +137,7 @@ class Own:
             default_model=settings.default_model,
             create_settles=settings.request_timeout + _SETTLES,
             most_runs=settings.max_concurrent_runs,
+            requests_per_minute=settings.requests_per_minute or None,
         )
 
     def credentials(self, *, ending: bool) -> Credentials:
@@ -176,6 +181,7 @@ class Providers:
         before = self._known.get(place)
         if type_ == "DELETED":
             if before and before.body["metadata"]["uid"] == body["metadata"]["uid"]:
+                before.left = asyncio.get_running_loop().time()
                 self._past[place] = self._known.pop(place)
                 while len(self._past) > _REMEMBERED:
                     self._past.popitem(last=False)
@@ -297,8 +303,10 @@ class Providers:
             return self.of(run, name)
         if (run.namespace, DEFAULT_PROVIDER) in self._known:
             return self.of(run, DEFAULT_PROVIDER)
+        if naming.belongs_to_default(run):
+            return naming.deleted_default(run.namespace)
         own = self.own.provider(None if self._may_use_own(run) else naming.no_provider(run.namespace))
-        return replace(own, patience=self._patience(self.bucket(run, OWN)))
+        return replace(own, patience=self._returning(run.namespace) or self._patience(self.bucket(run, OWN)))
 
     def of(self, run: Run, name: str) -> Provider:
         """The provider that a record names."""
@@ -337,6 +345,18 @@ class Providers:
         rate = (limit.requestsPerMinute if limit else settings.requests_per_minute) or _ANY
         burst = (limit.burst if limit else None) or settings.burst
         return self._buckets.get(whose, name, rate, min(burst, rate))
+
+    def _returning(self, namespace: str) -> Failure | None:
+        """Why nothing goes to the operator's own when the namespace's default was there a moment ago.
+
+        Of a run that is seen after that nobody can say whether it was made before.
+        """
+        past = self._past.get((namespace, DEFAULT_PROVIDER))
+        left = past.left + _RETURNS - asyncio.get_running_loop().time() if past else 0.0
+        if left <= 0:
+            return None
+        message = f"OpenAIProvider {DEFAULT_PROVIDER} was deleted just now: waiting whether it is created again"
+        return Failure(reason=Reason.CREATING, message=message, retry_after=left)
 
     @staticmethod
     def _patience(bucket: Bucket | None) -> Failure | None:
@@ -435,6 +455,8 @@ def _declared(name: str, spec: OpenAIProviderSpec, settings: Settings) -> Provid
         else naming.POLLING_INTERVAL,
         create_settles=timeout + _SETTLES,
         most_runs=spec.maxConcurrentRuns,
+        requests_per_minute=(spec.rateLimit.requestsPerMinute if spec.rateLimit else settings.requests_per_minute)
+        or None,
     )
 
 

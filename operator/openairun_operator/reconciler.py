@@ -17,6 +17,7 @@ from typing import Any, Final
 from openairun_operator.acting import Actor, Providers, unclaimed
 from openairun_operator.admission import Admission
 from openairun_operator.api.base import dump
+from openairun_operator.api.names import DEFAULT_PROVIDER
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
@@ -24,6 +25,7 @@ from openairun_operator.lifecycle import creating, submitting, turns
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import (
+    Adopt,
     Cancel,
     Claim,
     Delete,
@@ -32,9 +34,10 @@ from openairun_operator.lifecycle.actions import (
     Release,
     Wait,
 )
-from openairun_operator.lifecycle.decide import decide, left_behind
+from openairun_operator.lifecycle.decide import decide, left_behind, superseded
 from openairun_operator.lifecycle.facts import Facts, Policy
-from openairun_operator.lifecycle.queueing import has_provider
+from openairun_operator.lifecycle.provider import OWN, Provider, deleted_default
+from openairun_operator.lifecycle.queueing import has_provider, waits
 from openairun_operator.metrics import Metrics
 from openairun_operator.scheduler import Scheduler, TryAgainError
 from openairun_operator.store import Entry, Store
@@ -44,6 +47,8 @@ logger = logging.getLogger(__name__)
 _STEPS: Final = 30
 """Steps in a row for one resource before others get their turn."""
 _CONFLICT_PAUSE: Final = 1.0
+_WORTH_SAYING: Final = 2.0
+"""Seconds: who is created sooner is not worth a write more."""
 _LAST_WRITES: Final = 5.0
 _STANDSTILL: Final = 1.0
 """Seconds until it is tried again, while this process may not act."""
@@ -154,13 +159,13 @@ class Reconciler:
             for uid, entry in self._store:
                 if namespace not in (None, entry.run.namespace):
                     continue
-                waits = not has_provider(entry.run.record)
+                idle = not has_provider(entry.run.record)
                 if entry.known.failure or self._says_blocked(entry):
                     entry.known.retry_at = None
-                elif not waits:
+                elif not idle:
                     continue
                 self.scheduler.wake(uid)
-                if waits:
+                if idle:
                     self._line_up(entry)
 
     def _line_up(self, entry: Entry, *, always: bool = False) -> None:
@@ -236,8 +241,7 @@ class Reconciler:
 
     def _facts(self, entry: Entry) -> Facts:
         run = entry.run
-        wanted = self._providers.wanted(run)
-        record = run.record
+        wanted, record = self._wanted(entry), run.record
         return Facts(
             now=self._clock(),
             policy=self._policy,
@@ -247,6 +251,16 @@ class Reconciler:
             wanted=wanted,
             admitted=self._admission.admitted(run, wanted),
         )
+
+    def _wanted(self, entry: Entry) -> Provider:
+        """The provider of the next run. Never the operator's own after the namespace's: whose it is was settled."""
+        run, known = entry.run, entry.known
+        wanted = self._providers.wanted(run)
+        if wanted.name == OWN and known.awaits_default:
+            wanted = deleted_default(run.namespace)
+        to_come = run.record is None or run.record.state == "released" or superseded(run, run.record)
+        known.awaits_default = to_come and wanted.name == DEFAULT_PROVIDER
+        return wanted
 
     async def work(self, uid: str) -> float | None:
         """Bring the resource as far as it goes now; the answer is when to come back, in seconds."""
@@ -325,6 +339,8 @@ class Reconciler:
                 return -1
             case action:
                 if pause := self._admission.pause(entry, action, facts):
+                    if pause >= _WORTH_SAYING and (waits(decision) or isinstance(action, Adopt)):
+                        await self._show(entry, creating.in_line(run, facts))
                     return pause
                 with self._admission.calling(run, action, facts):
                     await (self._claim(entry, action) if isinstance(action, Claim) else self._actor.act(entry, action))

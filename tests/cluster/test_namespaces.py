@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from apiserver import Cluster
 from openai_control import OpenAIControl
-from processes import StartOperator
+from processes import StartOpenAI, StartOperator
+from providers import ON_LOOPBACK, AppliedProvider
 from runs import ASSISTANT, RESPONSE, Resource
 
 from openairun_devkit.kubectl import Kubectl
@@ -77,3 +78,25 @@ def test_a_run_that_cannot_be_cancelled_holds_its_namespace_no_longer_than_the_o
     assert run_id in operator.logs.partition("Orphaned: ")[2]
     operator.wait_for_log("cannot post an event")
     assert "Traceback" not in operator.logs
+
+
+def test_what_waits_for_default_is_not_created_when_its_namespace_is_deleted(
+    cluster: Cluster,
+    doomed: Kubectl,
+    start_operator: StartOperator,
+    start_openai: StartOpenAI,
+    openai: OpenAIControl,
+) -> None:
+    """Kinds go in no certain order. If `default` goes first, the runs must not use the operator's own key meanwhile."""
+    assert doomed.namespace is not None
+    cluster.grant(doomed.namespace, "secrets")
+    theirs = start_openai("--key=sk-theirs")
+    start_operator(None, extra_args=[ON_LOOPBACK]).wait_ready()
+    AppliedProvider.apply(doomed, "default", theirs.base_url, "sk-theirs", maxConcurrentRuns=1)
+    Resource.apply(doomed, "first", RESPONSE, script="never").wait_phase("InProgress")
+    for number in range(5):
+        Resource.apply(doomed, f"queued-{number}", RESPONSE, script="never").wait_reason("ConcurrencyLimit")
+    doomed.run("delete", "openaiprovider", "default")
+    delete_namespace(cluster, doomed, timeout=60)
+    assert openai.requests() == []
+    assert [(run["metadata"]["openairun_name"], run["status"]) for run in theirs.runs()] == [("first", "cancelled")]

@@ -1,13 +1,16 @@
-"""Who may use the operator's own key: namespaces by their labels, which the operator may watch, or else says so."""
+"""Who may use the operator's own key: namespaces by their labels, which the operator may watch, or else says so; and
+no run that waits for its namespace's own provider."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+import yaml
 from apiserver import DEPLOY, Cluster
 from openai_control import OpenAIControl
-from processes import StartOperator
+from processes import StartOpenAI, StartOperator
+from providers import ON_LOOPBACK, AppliedProvider, provider
 from runs import RESPONSE, Resource
 
 from openairun_devkit.kubectl import Kubectl
@@ -83,3 +86,34 @@ def test_an_operator_that_may_not_watch_namespaces_says_so_and_goes_on_when_it_m
     finally:
         cluster.kubectl.run("delete", "--filename=-", input=RIGHTS)
     assert operator.running
+
+
+def test_what_waits_for_default_does_not_go_to_the_operators_own_while_that_is_replaced(
+    cluster: Cluster,
+    kubectl: Kubectl,
+    namespace: str,
+    start_operator: StartOperator,
+    start_openai: StartOpenAI,
+    openai: OpenAIControl,
+) -> None:
+    """`kubectl replace --force` deletes it and creates it again; Argo CD and Helm can be told to do the same."""
+    cluster.grant(namespace, "secrets")
+    theirs = start_openai("--key=sk-theirs")
+    start_operator(namespace, extra_args=[ON_LOOPBACK]).wait_ready()
+    AppliedProvider.apply(kubectl, "default", theirs.base_url, "sk-theirs", maxConcurrentRuns=1)
+    first = Resource.apply(kubectl, "first", RESPONSE, "never").wait_phase("InProgress")
+    queued = [Resource.apply(kubectl, f"queued-{number}", RESPONSE) for number in range(3)]
+    queued[-1].wait_reason("ConcurrencyLimit")
+    body = yaml.safe_dump(provider("default", theirs.base_url, maxConcurrentRuns=1))
+    for _ in range(2):
+        kubectl.run("replace", "--force", "--filename=-", input=body)
+        first.wait_reason("Running")
+        queued[-1].wait_reason("ConcurrencyLimit")
+    kubectl.run("delete", "openaiprovider", "default")
+    for each in queued:
+        assert "was deleted" in each.wait_reason("ProviderNotFound").condition("Ready")["message"]
+    kubectl.apply(body)
+    first.delete(timeout=30)
+    for each in queued:
+        each.wait_for("Ready", timeout=60)
+    assert openai.requests() == []

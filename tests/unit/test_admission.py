@@ -52,7 +52,8 @@ async def test_who_waits_says_so_once_and_not_each_time_that_the_queue_moves(tow
     await queue(town)
     for name in NAMES[:4]:
         assert town.condition("team", "r5")["message"] == (
-            "OpenAIProvider red lets 1 runs go at once: waiting for one of them to end"
+            "OpenAIProvider red lets 1 runs go at once: waiting for one of them to end (a create without an answer"
+            " counts for as long as its run might take)"
         )
         end(town, name)
         await town.passes(90)
@@ -112,6 +113,17 @@ async def test_a_create_without_an_answer_counts_for_as_long_as_its_run_may_take
     await town.passes(3500)
     assert len(town.servers.creates()) == 1
     await town.passes(200)
+    assert town.servers.creates() == ["r0", "r1"]
+
+
+async def test_the_room_of_a_create_without_an_answer_is_free_as_soon_as_its_time_is_over(town: Town) -> None:
+    town.servers.faults[RED] = [NO_ANSWER]
+    await queue(town, names=["r0", "r1"])
+    town.edit("team", "r0", timeout="70s")
+    await town.passes(66)
+    assert town.servers.creates() == ["r0"]
+    assert "a create without an answer" in town.condition("team", "r1")["message"]
+    await town.passes(4)
     assert town.servers.creates() == ["r0", "r1"]
 
 
@@ -408,6 +420,33 @@ async def test_who_comes_to_many_that_go_stands_in_no_line_of_theirs(town: Town)
     await town.passes(300)
     town.run("team", "late", "red")
     await town.until(lambda: "late" in town.servers.creates(), 20)
+
+
+@pytest.mark.parametrize("spec", [{}, {"runID": "resp_9"}], ids=["create", "runID"])
+async def test_who_waits_for_the_rate_says_so_once(town: Town, spec: dict[str, Any]) -> None:
+    town.servers.runs["resp_9"] = (RED, "red-key", "in_progress")
+    await queue(town, 100, ["r0"], rateLimit={"requestsPerMinute": 6, "burst": 1})
+    town.run("team", "r1", "red", **spec)
+    for _ in range(8):
+        await town.passes(1)
+        town.reconciler.provider_changed(None)  # whatever wakes it meanwhile
+    assert town.condition("team", "r1")["message"] == (
+        "OpenAIProvider red takes 6 requests a minute: waiting in line for one of them"
+    )
+    assert (town.status("team", "r1")["phase"], shown(town, "r1")) == ("Pending", ["RateLimited"])
+    assert town.condition("team", "r1", "Reconciling")["status"] == "True"
+    assert town.status("team", "r1")["effective"] == {"provider": "red"}
+    await town.passes(60)
+    assert shown(town, "r1")[0] == "RateLimited"
+    assert shown(town, "r1").count("RateLimited") == 1
+    assert town.id("team", "r1")
+
+
+async def test_who_waits_for_a_second_does_not(town: Town) -> None:
+    await queue(town, 100, ["r0"], rateLimit={"requestsPerMinute": 40, "burst": 1})
+    town.run("team", "r1", "red")
+    await town.passes(30)
+    assert "RateLimited" not in shown(town, "r1")
 
 
 async def test_a_cancel_goes_at_once_and_is_counted(town: Town) -> None:

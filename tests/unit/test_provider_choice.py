@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tls
-from providing import BLUE, CONFIG_MAPS, NO_ANSWER, OWN, OWN_KEY, PROVIDERS, RED, RUNS, SECRETS, Town
+from providing import BLUE, CONFIG_MAPS, NO_ANSWER, OWN, OWN_KEY, PROVIDERS, RED, RUNS, SECRETS, Town, slow_down
 from providing import town as town
 
 from openairun_operator.api.names import RECORD_ANNOTATION
@@ -160,6 +160,194 @@ async def test_nothing_is_created_with_a_provider_whose_change_the_watch_did_not
         assert town.servers.of("create") == [(BLUE, "red-key")]
 
 
+# --- and waits for
+
+
+KEEPS = "was deleted: create it again, or name another in spec.providerRef"
+
+
+async def waits(town: Town, why: str) -> None:
+    """A run that names no provider and waits for `default`, for one of the reasons that there are."""
+    key = None if why == "NoCredentials" else "blue-key"
+    town.provider("team", "default", BLUE, key, maxConcurrentRuns=1, rateLimit={"requestsPerMinute": 600, "burst": 1})
+    spec: dict[str, Any] = {}
+    match why:
+        case "ConcurrencyLimit":
+            town.run("team", "first")
+        case "RateLimited":
+            town.servers.faults[BLUE] = [slow_down(0)] * 9
+        case "Suspended":
+            spec = {"suspend": True}
+        case "ReferenceNotFound":
+            spec = {"inputFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}
+    body = town.run("team", "a", **spec)
+    if "inputFrom" in spec:
+        town.api.put(RUNS, "team", "a", {"spec": {k: v for k, v in body["spec"].items() if k != "input"}})
+    await town.start()
+    await town.passes(2)
+    assert town.reason("team", "a") == why
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
+@pytest.mark.parametrize("why", ["ConcurrencyLimit", "NoCredentials", "RateLimited", "Suspended", "ReferenceNotFound"])
+async def test_a_run_that_was_seen_to_wait_for_default_never_goes_to_the_operators_own(
+    town: Town, why: str, restart: bool
+) -> None:
+    await waits(town, why)
+    assert town.status("team", "a")["effective"]["provider"] == "default"
+    town.delete("team", "default", PROVIDERS)
+    if restart:
+        await town.restart()
+    if why == "Suspended":
+        town.edit("team", "a", suspend=None)
+    town.api.put(CONFIG_MAPS, "team", "none", {"data": {"k": "x"}})
+    await town.passes(90)
+    assert (town.reason("team", "a"), OURS in asked(town)) == ("ProviderNotFound", False)
+    assert KEEPS in town.condition("team", "a")["message"]
+    town.servers.faults.clear()
+    town.provider("team", "default", RED, "red-key", maxConcurrentRuns=2)
+    await town.passes(5)
+    assert town.servers.of("create")[-1] == (RED, "red-key")
+    assert town.reason("team", "a") == "Running"
+
+
+async def test_another_provider_that_it_names_then_makes_the_run(town: Town) -> None:
+    await waits(town, "ConcurrencyLimit")
+    town.delete("team", "default", PROVIDERS)
+    town.provider("team", "red", RED, "red-key")
+    await town.passes(5)
+    town.edit("team", "a", providerRef={"name": "red"})
+    await town.passes(5)
+    assert town.servers.of("create") == [(BLUE, "blue-key"), (RED, "red-key")]
+    assert town.status("team", "a")["effective"]["provider"] == "red"
+
+
+async def test_nor_does_one_that_waited_for_it_without_a_word(town: Town) -> None:
+    """It has a second to wait for its place in line: that is not worth a write."""
+    town.provider("team", "default", BLUE, "blue-key", rateLimit={"requestsPerMinute": 40, "burst": 1})
+    await town.start()
+    town.run("team", "first")
+    town.run("team", "a")
+    await town.passes(0.5)
+    assert (town.servers.creates(), town.reason("team", "a")) == (["first"], None)
+    town.delete("team", "default", PROVIDERS)
+    await town.passes(90)
+    assert (town.reason("team", "a"), asked(town)) == ("ProviderNotFound", {(BLUE, "blue-key")})
+
+
+@pytest.mark.parametrize("verb", ["hold", "write_status"])
+async def test_nor_one_whose_claim_was_not_sent(town: Town, verb: str) -> None:
+    town.provider("team", "default", BLUE, "blue-key")
+    await town.start()
+    write = getattr(town.api, verb)
+
+    async def change(*arguments: Any) -> Any:
+        answer = await write(*arguments)
+        if (PROVIDERS, "team", "default") in town.api.objects:
+            town.delete("team", "default", PROVIDERS)
+        return answer
+
+    setattr(town.api, verb, change)
+    town.run("team", "a")
+    await town.passes(5)
+    await town.restart()
+    await town.passes(90)
+    assert (town.reason("team", "a"), town.servers.asked) == ("ProviderNotFound", [])
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
+@pytest.mark.parametrize("before", [OWN, BLUE])
+async def test_nor_does_the_next_run_of_a_definition_that_changed(town: Town, before: str, restart: bool) -> None:
+    if before == BLUE:
+        town.provider("team", "default", BLUE, "blue-key", maxConcurrentRuns=1)
+    town.run("team", "a")
+    await town.start()
+    await town.passes(2)
+    town.servers.end(town.id("team", "a"))
+    await town.passes(10)
+    if before == OWN:
+        town.provider("team", "default", BLUE, "blue-key", maxConcurrentRuns=1)
+    town.run("team", "first")
+    await town.passes(2)
+    town.edit("team", "a", input="another")
+    await town.passes(2)
+    assert town.reason("team", "a") == "ConcurrencyLimit"
+    town.delete("team", "default", PROVIDERS)
+    if restart:
+        await town.restart()
+    await town.passes(90)
+    assert (town.reason("team", "a"), len(town.servers.creates())) == ("ProviderNotFound", 2)
+    town.edit("team", "a", input="x")
+    await town.passes(5)
+    assert town.reason("team", "a") == "Completed"
+    assert town.status("team", "a")["effective"]["provider"] == ("operator" if before == OWN else "default")
+
+
+async def test_nor_is_a_run_taken_up_there(town: Town) -> None:
+    town.provider("team", "default", BLUE, "blue-key")
+    town.run("team", "a", runID="resp_9")
+    await town.start()
+    await town.passes(2)
+    assert town.reason("team", "a") == "RunNotFound"
+    town.delete("team", "default", PROVIDERS)
+    await town.restart()
+    await town.passes(600)
+    assert (town.reason("team", "a"), asked(town)) == ("ProviderNotFound", {(BLUE, "blue-key")})
+
+
+async def test_while_default_is_replaced_nothing_new_goes_to_the_operators_own(town: Town) -> None:
+    """What is deleted and created again, as by `kubectl replace --force`, is gone for a moment."""
+    town.provider("team", "default", BLUE, "blue-key")
+    await town.start()
+    town.delete("team", "default", PROVIDERS)
+    town.run("team", "a")
+    await town.passes(5)
+    assert (town.reason("team", "a"), town.servers.asked) == ("Creating", [])
+    assert "deleted just now" in town.condition("team", "a")["message"]
+    town.provider("team", "default", BLUE)
+    await town.passes(2)
+    assert town.servers.of("create") == [(BLUE, "blue-key")]
+    town.delete("team", "default", PROVIDERS)
+    town.run("team", "b")
+    await town.passes(12)
+    assert town.servers.of("create")[1:] == [OURS]  # it does not come back
+
+
+async def test_a_run_that_waits_for_the_operators_own_goes_to_a_default_that_appears(town: Town) -> None:
+    town.operator(max_concurrent_runs=1)
+    town.run("team", "first")
+    town.run("team", "a")
+    await town.start()
+    await town.passes(2)
+    assert town.status("team", "a")["effective"] == {"provider": "operator"}
+    town.provider("team", "default", BLUE, "blue-key")
+    await town.passes(2)
+    assert town.servers.of("create") == [OURS, (BLUE, "blue-key")]
+
+
+async def test_a_default_that_came_and_went_while_a_run_went_on_the_operators_own_changes_nothing(town: Town) -> None:
+    town.run("team", "a")
+    await town.start()
+    await town.passes(2)
+    town.provider("team", "default", BLUE, "blue-key")
+    await town.passes(10)
+    town.delete("team", "default", PROVIDERS)
+    await town.passes(20)
+    town.edit("team", "a", input="another")
+    await town.passes(10)
+    assert town.servers.of("create") == [OURS, OURS]
+
+
+async def test_a_run_that_waits_without_saying_for_whom_as_in_versions_before_goes_where_it_went(town: Town) -> None:
+    await waits(town, "ConcurrencyLimit")
+    await town.stop()
+    del town.api.objects[RUNS, "team", "a"]["status"]["effective"]
+    town.delete("team", "default", PROVIDERS)
+    await town.restart()
+    await town.passes(5)
+    assert town.servers.of("create") == [(BLUE, "blue-key"), OURS]
+
+
 # --- and keeps
 
 
@@ -219,7 +407,7 @@ async def test_a_run_that_is_not_found_since_its_provider_changed_is_not_lost(to
         town.secret("team", "red", "key-of-another-account")
     await town.passes(60)
     assert town.reason("team", "a") == "ProviderChanged"
-    assert f"{what} changed" in town.condition("team", "a")["message"]
+    assert f"is not found since OpenAIProvider red's {what} changed" in town.condition("team", "a")["message"]
     town.provider("team", "red", RED, "red-key")
     await town.passes(60)
     assert town.reason("team", "a") == "Running"

@@ -130,7 +130,10 @@ class Effective(Model):
     pollingInterval: Annotated[str | None, Field(description="How long between two looks.")] = None
     provider: Annotated[
         str | None,
-        Field(description="The OpenAIProvider whose key and address are used, or `operator`: the operator's own."),
+        Field(
+            description="The OpenAIProvider whose key and address are used, or `operator`: the operator's own. While a"
+            " run is to be created: the one that it waits for."
+        ),
     ] = None
 
 

@@ -37,7 +37,8 @@ def adopt(run: Run, run_id: str, facts: Facts, unknown: Record | None = None) ->
     if unknown is not None:
         verdict = replace(verdict, outcome_unknown=True)
     until = known.retry_at if known.pausing(now) else None
-    return Decision(st.say(run.status, run, verdict, now, **fields), Wait(until))
+    effective = st.awaiting(run.status, facts.wanted)
+    return Decision(st.say(run.status, run, verdict, now, effective=effective, **fields), Wait(until))
 
 
 def confirmed(run: Run, record: Record, facts: Facts) -> bool:

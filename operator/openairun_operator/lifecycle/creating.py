@@ -8,7 +8,7 @@ from openairun_operator.api.names import RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import Record
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.lifecycle import adopting, ending, text, withholding
+from openairun_operator.lifecycle import adopting, ending, queueing, text, withholding
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Claim, Create, Decision, Fetch, Note, Wait
 from openairun_operator.lifecycle.attempts import created, new_record, released, shown
@@ -47,7 +47,10 @@ def start(run: Run, facts: Facts, *, pauses: bool = True) -> Decision:
     if obstacle is None and pauses and known.pausing(now):
         obstacle = known.failure
     if obstacle is None and not facts.admitted:
-        words = f"{provider.said} lets {provider.most_runs} runs go at once: waiting for one of them to end"
+        words = (
+            f"{provider.said} lets {provider.most_runs} runs go at once: waiting for one of them to end (a create"
+            " without an answer counts for as long as its run might take)"
+        )
         verdict = waiting(Reason.CONCURRENCY_LIMIT, words[:1].upper() + words[1:])
         return Decision(_say_pending(run, verdict, facts), Wait(), queued=True)
     if obstacle is None and provider.patience:  # it keeps its place: nobody else may be created either
@@ -67,13 +70,21 @@ def held_up(run: Run, failure: Failure, facts: Facts) -> OpenAIRunStatus:
     return _say_pending(run, not_created(failure), facts)
 
 
+def in_line(run: Run, facts: Facts) -> OpenAIRunStatus:
+    """What to show while a place in the line of the provider's requests is not due."""
+    provider = facts.wanted
+    words = f"{provider.said} takes {provider.requests_per_minute} requests a minute: waiting in line for one of them"
+    return _say_pending(run, waiting(Reason.RATE_LIMITED, words[:1].upper() + words[1:]), facts)
+
+
 def _say_pending(run: Run, verdict: Verdict, facts: Facts) -> OpenAIRunStatus:
     record = run.record
     if record and record.state == "claimed" and facts.known.ledger.unknown(record.token):
         verdict = replace(verdict, outcome_unknown=True)  # until the next claim it is the only word of that create
     # A run that is to be replaced is still shown until the next one is claimed.
     fields = {} if run.status.runID else {"phase": PENDING, "api": run.api}
-    return st.say(run.status, run, verdict, facts.now, **fields)
+    effective = st.awaiting(run.status, facts.wanted)
+    return st.say(run.status, run, verdict, facts.now, effective=effective, **fields)
 
 
 def references(run: Run) -> bool:
@@ -207,7 +218,9 @@ def _unknown(run: Run, record: Record, facts: Facts) -> Decision:
     if before and mine and run.status.record and run.status.record.token == record.token:
         message = before.message  # its hint bears the day it was first given
     verdict = stalled(Reason.CREATE_OUTCOME_UNKNOWN, message, outcome_unknown=True)
-    return Decision(st.say(shown(run, record, facts), run, verdict, now, phase=PENDING), Wait())
+    over = queueing.over(run, record)  # others wait for its room
+    until = over if over and now < over else None
+    return Decision(st.say(shown(run, record, facts), run, verdict, now, phase=PENDING), Wait(until))
 
 
 def _search(run: Run, record: Record, facts: Facts) -> Decision:

@@ -31,6 +31,8 @@ class Knowledge:
     """What this process knows of one resource. Lost at a restart; every decision must be safe without it."""
 
     ledger: Ledger = field(default_factory=Ledger)
+    awaits_default: bool = False
+    """Whether the next run was the namespace's default's when it was last decided upon: status may not say so yet."""
     token: str | None = None
     """The attempt that the fields below speak of; another attempt starts them afresh."""
     observation: RunObservation | None = None

@@ -15,6 +15,7 @@ from openairun_operator.lifecycle.attempts import shown
 from openairun_operator.lifecycle.conditions import Extra, Verdict, ended, going, retrying
 from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.failure import NEEDS_PERSON
+from openairun_operator.lifecycle.provider import OWN
 from openairun_operator.lifecycle.run import Run
 
 _QUIET_FAILURES = 1
@@ -187,7 +188,8 @@ def _gone(run: Run, record: Record, status: OpenAIRunStatus, deadline: datetime 
     changed = ending.provider_changed(record, facts)
     if changed is None or (deadline and now >= deadline):
         return Decision(st.say(status, run, _lost(record), now), Wait())
-    text = f"Run {turns.named(record)} is not found since the operator's {changed}: restore it, or delete this resource"
+    whose = "the operator" if facts.provider.name == OWN else facts.provider.said
+    text = f"Run {turns.named(record)} is not found since {whose}'s {changed}: restore it, or delete this resource"
     said = st.say(status, run, retrying(Reason.PROVIDER_CHANGED, text, wait=run.waits), now)
     if known.pausing(now):
         return Decision(said, Wait(known.retry_at))

@@ -43,6 +43,8 @@ class Provider:
     """How long after a create was sent it may still take effect: a search that finds nothing before is not final."""
     most_runs: int | None = None
     """How many runs may go at once; None: any number."""
+    requests_per_minute: int | None = None
+    """How often it may be asked; None: as often as one likes."""
 
     @property
     def said(self) -> str:
@@ -58,6 +60,25 @@ def lane(namespace: str, name: str) -> str:
 def asked_for(run: Run) -> str | None:
     """The OpenAIProvider that the definition names; None where it leaves it to the namespace's default."""
     return run.spec.providerRef.name if run.spec and run.spec.providerRef else None
+
+
+def belongs_to_default(run: Run) -> bool:
+    """Whether the namespace's default made the last run, or was shown to be waited for.
+
+    That outlives its deletion: the operator's own is another server mostly, with another's money.
+    """
+    record, effective = run.record, run.status.effective
+    return DEFAULT_PROVIDER in (record and record.provider, effective and effective.provider)
+
+
+def deleted_default(namespace: str) -> Provider:
+    """The namespace's default, of a run that belongs to it, while there is none."""
+    message = (
+        f"OpenAIProvider {DEFAULT_PROVIDER} in namespace {namespace}, to which this run belongs, was deleted: create it"
+        " again, or name another in spec.providerRef. The operator's own key does not stand in for it"
+    )
+    blocked = Failure(reason=Reason.PROVIDER_NOT_FOUND, message=message)
+    return Provider(name=DEFAULT_PROVIDER, address="", blocked=blocked)
 
 
 def missing(name: str, namespace: str) -> Failure:

@@ -33,9 +33,14 @@ def goes(run: Run, now: datetime) -> bool:
     if record.submittedAt > now + _AHEAD:
         return False  # no clock is that fast: somebody wrote it
     if record.state == "claimed" and unknown is not None and unknown.status == "True":
-        end = polling.deadline(record.submittedAt, st.timeout_of(run.spec, record))
+        end = over(run, record)
         return end is None or now < end
     return True
+
+
+def over(run: Run, record: Record) -> datetime | None:
+    """When the run of a create without an answer would have had its time; None: never."""
+    return polling.deadline(record.submittedAt, st.timeout_of(run.spec, record))
 
 
 def waits(decision: Decision) -> bool:

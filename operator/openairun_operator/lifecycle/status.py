@@ -31,7 +31,7 @@ from openairun_operator.api.status import (
 from openairun_operator.lifecycle import advice, phase, text, turns
 from openairun_operator.lifecycle.conditions import BESIDE, Extra, Verdict, beside, conditions, ended, going, succeeded
 from openairun_operator.lifecycle.observation import RunObservation, SeenStep
-from openairun_operator.lifecycle.provider import POLLING_INTERVAL, TIMEOUT
+from openairun_operator.lifecycle.provider import POLLING_INTERVAL, TIMEOUT, Provider
 from openairun_operator.lifecycle.run import Run
 
 
@@ -139,6 +139,11 @@ def say(
     return status.model_copy(update={"conditions": said})
 
 
+def awaiting(status: OpenAIRunStatus, provider: Provider) -> Effective:
+    """The values that hold, with the provider that a run which is to be created waits for."""
+    return (status.effective or Effective()).model_copy(update={"provider": provider.name})
+
+
 def identify(status: OpenAIRunStatus, record: Record, timeout: timedelta, interval: timedelta) -> OpenAIRunStatus:
     """`status` with what the record alone tells. What held for a run that is over stays."""
     return status.model_copy(
@@ -147,7 +152,7 @@ def identify(status: OpenAIRunStatus, record: Record, timeout: timedelta, interv
             "api": record.api,
             "runID": record.id,
             "threadID": record.thread,
-            "effective": status.effective
+            "effective": status.effective.model_copy(update={"provider": record.provider})
             if finished(status) and status.effective
             else Effective(
                 timeout=durations.show(timeout), pollingInterval=durations.show(interval), provider=record.provider

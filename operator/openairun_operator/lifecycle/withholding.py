@@ -38,4 +38,5 @@ def suspend(run: Run, facts: Facts) -> Decision:
     """Hold the create back. A run that the next one replaces is over, and goes into history at once."""
     status = st.archive(run.status) if run.status.record or run.status.runID else run.status
     verdict = suspended("spec.suspend is set: no run is created until it is removed")
-    return Decision(st.say(status, run, verdict, facts.now, phase=PENDING, api=run.api), Wait())
+    fields = {"phase": PENDING, "api": run.api, "effective": st.awaiting(status, facts.wanted)}
+    return Decision(st.say(status, run, verdict, facts.now, **fields), Wait())

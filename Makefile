@@ -1,4 +1,4 @@
-# Everything a person types: demo, check, test, faults, lock, crd, docs. `make demo` and `make test` set up what they need.
+# Everything a person types: demo, check, test, faults, bench, lock, crd, docs. Each sets up what it needs.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -10,8 +10,9 @@ CLUSTER ?= auto
 WORKERS ?= $(if $(filter current,$(CLUSTER)),0,3)
 PYTEST_ARGS ?=
 FAULTS_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: demo check test faults venv crd docs lock clean
+.PHONY: demo check test faults bench venv crd docs lock clean
 
 venv: $(VENV)/.done
 $(VENV)/.done: requirements-dev.lock pyproject.toml
@@ -37,6 +38,14 @@ test: venv  ## cluster tests on the stand-in and on the real API server, and pur
 faults: venv  ## kill the operator at every step, play random schedules; a quarter of an hour
 	PYTHONPATH=tests/harness:tests/faults "$(BIN)/python" tests/faults/bench.py $(FAULTS_ARGS)
 
+$(VENV)/.bench: $(VENV)/.done requirements-bench.lock
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	touch "$@"
+
+# BENCH_ARGS=--help lists what can be said of it.
+bench: $(VENV)/.bench  ## what the operator costs, beside one written in an afternoon; an hour
+	PYTHONPATH=tests/harness:tests/bench "$(BIN)/python" tests/bench/bench.py $(BENCH_ARGS)
+
 crd: venv  ## write the CRDs anew from the models
 	"$(BIN)/openairun-operator" crd openairuns > deploy/crds/openairun.dev_openairuns.yaml
 	"$(BIN)/openairun-operator" crd openaiproviders > deploy/crds/openairun.dev_openaiproviders.yaml
@@ -47,6 +56,7 @@ docs: venv  ## write docs/reference.md anew from the CRDs
 lock: venv  ## resolve the dependencies anew
 	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements.lock
 	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 	echo hatchling | "$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate -c requirements-dev.lock - -o requirements-build.lock
 
 clean:

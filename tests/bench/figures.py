@@ -1,0 +1,182 @@
+"""What a flight's raw figures say: a row for each thing that is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Flight = dict[str, Any]
+"""What `Flight.fly` gave, perhaps by way of a JSON file."""
+Figure = Callable[[Flight], float | None]
+
+_KIB, _MIB = 1024, 1024**2
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure that is shown for each N. `grows`: what it is divided by before its growth is judged."""
+
+    title: str
+    unit: str
+    figure: Figure
+    digits: int = 2
+    grows: Literal["", "a run", "with N", "interval"] = ""
+
+    def scaled(self, flight: Flight) -> float | None:
+        """What stays the same while costs grow in a linear way."""
+        value = self.figure(flight)
+        by = {"with N": flight["n"], "interval": flight["interval"]}.get(self.grows, 1)
+        return None if value is None else value / by
+
+
+def at(flight: Flight, *path: str) -> float | None:
+    value: Any = flight
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) else None
+
+
+def _figure(*path: str) -> Figure:
+    return lambda flight: at(flight, *path)
+
+
+def _over(value: float | None, by: float | None, times: float = 1.0) -> float | None:
+    return None if value is None or not by else times * value / by
+
+
+def _cpu(phase: str) -> Figure:
+    """Milliseconds of CPU a run."""
+    return lambda flight: _over(at(flight, phase, "window", "cpu_s", "operator"), flight["n"], 1000)
+
+
+def _cpu_of_api(phase: str) -> Figure:
+    """The same of the API server, with its etcd."""
+
+    def figure(flight: Flight) -> float | None:
+        server, etcd = (at(flight, phase, "window", "cpu_s", name) for name in ("kube-apiserver", "etcd"))
+        lives = at(flight, phase, "count") or flight["n"]
+        return None if server is None or etcd is None else 1000 * (server + etcd) / lives
+
+    return figure
+
+
+def cpu_a_poll(flight: Flight) -> float | None:
+    window = ("hold", "window")
+    return _over(at(flight, *window, "cpu_s", "operator"), at(flight, *window, "openai", "retrieve"), 1000)
+
+
+def _memory(*path: str) -> Figure:
+    """KiB a run, beyond what the operator had at its start."""
+
+    def figure(flight: Flight) -> float | None:
+        now, base = at(flight, *path), at(flight, "start", "window", "rss", "operator")
+        return None if now is None or base is None else (now - base) / flight["n"] / _KIB
+
+    return figure
+
+
+rss_in_flight = _memory("hold", "window", "rss", "operator")
+
+
+def _found_in_flight(flight: Flight) -> float | None:
+    """KiB a run, of a process that found N in flight and N finished, beyond one that found those alone."""
+    both, finished = at(flight, "restart", "rss", "operator"), at(flight, "restart", "rss_finished")
+    return None if both is None or finished is None else (both - finished) / flight["n"] / _KIB
+
+
+def _left(flight: Flight) -> float | None:
+    now, base = at(flight, "delete", "rss", "operator"), at(flight, "start", "window", "rss", "operator")
+    return None if now is None or base is None else (now - base) / _MIB
+
+
+def patches(requests: dict[str, int] | None, of: str = "") -> int | None:
+    """How many there are, refused ones too: of the `object`, of its `status`, or of both."""
+    if requests is None:
+        return None
+    return sum(
+        count
+        for name, count in requests.items()
+        if name.startswith("PATCH") and (not of or ("/status" in name) is (of == "status"))
+    )
+
+
+def patches_a_life(of: str = "") -> Figure:
+    def figure(flight: Flight) -> float | None:
+        lives = flight.get("lives", {})
+        return _over(patches(lives.get("window", {}).get("api"), of), lives.get("count"))
+
+    return figure
+
+
+def _patches_a_minute(flight: Flight) -> float | None:
+    window = flight.get("hold", {}).get("window", {})
+    return _over(patches(window.get("api")), flight["n"] * window.get("seconds", 0), 60)
+
+
+def events_a_life(flight: Flight) -> float | None:
+    lives = flight.get("lives", {})
+    return _over(sum(lives["events"].values()), lives["count"]) if lives else None
+
+
+def _events_by_then(flight: Flight) -> float | None:
+    api = flight.get("create", {}).get("window", {}).get("api")
+    return None if api is None else 100 * api.get("POST events", 0) / flight["n"]
+
+
+def _requests_a_life(flight: Flight) -> float | None:
+    lives = flight.get("lives", {})
+    return _over(sum(lives["window"]["openai"].values()), lives["count"]) if lives else None
+
+
+def patches_after_restart(flight: Flight) -> float | None:
+    return patches(flight.get("restart", {}).get("api"))
+
+
+ROWS = (
+    Row("CPU a poll", "ms", cpu_a_poll, grows="a run"),
+    Row("CPU a whole short life, deletion included", "ms", _figure("lives", "cpu_ms"), 1),
+    Row("CPU to create N, first polls included", "ms a run", _cpu("create"), 1, "a run"),
+    Row("CPU to cancel and release N", "ms a run", _cpu("delete"), 1, "a run"),
+    Row("API server and etcd: CPU a whole short life", "ms", _cpu_of_api("lives"), 1),
+    Row("API server and etcd: CPU to create N", "ms a run", _cpu_of_api("create"), 1, "a run"),
+    Row("API server and etcd: CPU while N finish", "ms a run", _cpu_of_api("finish"), 1, "a run"),
+    Row("API server and etcd: CPU to delete N running", "ms a run", _cpu_of_api("delete"), 1, "a run"),
+    Row("RSS at the start", "MiB", lambda f: _over(at(f, "start", "window", "rss", "operator"), _MIB), 1),
+    Row("RSS a run in flight", "KiB", rss_in_flight, 1, "a run"),
+    Row("RSS a finished run that is listed", "KiB", _memory("finish", "window", "rss", "operator"), 1, "a run"),
+    Row("RSS a run in flight, after a restart", "KiB", _found_in_flight, 1, "a run"),
+    Row("RSS a finished run, after a restart", "KiB", _memory("restart", "rss_finished"), 1, "a run"),
+    Row("RSS when all were deleted, beyond that at the start", "MiB", _left, 1, "with N"),
+    Row("PATCHes a whole life", "", patches_a_life(), 1),
+    Row("PATCHes of the object a whole life", "", patches_a_life("object"), 1),
+    Row("PATCHes of its status a whole life", "", patches_a_life("status"), 1),
+    Row("Events a whole life", "", events_a_life, 1),
+    Row("requests to OpenAI a whole life", "", _requests_a_life, 1),
+    Row("PATCHes a minute for a run in flight", "", _patches_a_minute, 1),
+    Row("polls made of those wanted", "%", lambda f: _over(
+        at(f, "hold", "window", "openai", "retrieve"), at(f, "hold", "wanted_polls"), 100), 0),
+    Row("delay until the status says finished, median", "s", _figure("finish", "median"), grows="interval"),
+    Row("delay until the status says finished, p99", "s", _figure("finish", "p99"), grows="interval"),
+    Row("delay of runs of 1 to 10 s, median", "s", _figure("lives", "median")),
+    Row("delay of runs of 1 to 10 s, p99", "s", _figure("lives", "p99")),
+    Row("create N: until all show their run", "s", _figure("create", "took"), 1, "with N"),
+    Row("create N: Events that are posted by then, of N", "%", _events_by_then, 0),
+    Row("restart: until the first is polled", "s", _figure("restart", "first"), 1, "with N"),
+    Row("restart: until all are polled", "s", _figure("restart", "took"), 1, "with N"),
+    Row("restart: created meanwhile", "", _figure("restart", "created"), 0),
+    Row("restart: PATCHes until 15 s after", "", patches_after_restart, 0),
+    Row("delete N running: until all are cancelled", "s", _figure("delete", "took"), 1, "with N"),
+    Row("delete N running: until all have gone", "s", _figure("delete", "gone"), 1, "with N"),
+    Row("delete N running: kubectl itself", "s", _figure("delete", "command"), 1),
+)  # fmt: skip
+"""Every figure, in the table's order."""
+
+
+def flights(results: dict[str, Any], operator: str) -> dict[int, Flight]:
+    """An operator's flights by N, the smallest first."""
+    return {
+        each["n"]: each
+        for each in sorted(results["flights"], key=lambda f: int(f["n"]))
+        if each["operator"] == operator
+    }

@@ -1,0 +1,112 @@
+"""What there is to read of the figures: tables in Markdown, and the verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from figures import ROWS, Flight, at, flights
+from verdicts import TOLERANCE, growing, verdicts
+
+_MIB = 1024**2
+
+
+def report(results: dict[str, Any]) -> str:
+    """All there is to read, as Markdown."""
+    ours, baseline = flights(results, "ours"), flights(results, "baseline")
+    parts = [
+        f"On {results['cluster']}, commit {results['commit'][:7]}{' and changes' if results['dirty'] else ''},"
+        f" {results['cores']} cores, {results['memory'] / 2**30:.0f} GiB, Python {results['python']},"
+        f" kopf {results['kopf']}, openai {results['openai']}; no rate limits at OpenAI; {results['at']}"
+    ]
+    for count in sorted(ours.keys() | baseline.keys()):
+        pair = ours.get(count), baseline.get(count)
+        interval = next(flight["interval"] for flight in pair if flight)
+        spread = next((seconds for flight in pair if flight and (seconds := at(flight, "finish", "over"))), None)
+        over = f"; they finish within {spread:.0f} s" if spread else ""
+        parts.append(f"## N = {count:,}, polled every {interval:g} s{over}\n\n{_side_by_side(*pair)}")
+    if len(ours) > 1:
+        parts.append(f"## Growth\n\n{_growth_table(list(ours.values()))}")
+    parts.append(f"## Who used the CPU\n\n{_processes(results['flights'])}")
+    parts += [
+        f"## The writes of one run: {each['operator']}\n\n{_story(each['lives'])}"
+        for each in _last_lives(ours, baseline)
+    ]
+    missed = [f"- {each['operator']}, N={each['n']}: {what}" for each in results["flights"] for what in each["missed"]]
+    parts += ["## Missed\n\n" + "\n".join(missed)] if missed else []
+    parts.append("## Verdicts\n\n" + "\n".join(f"- {verdict}" for verdict in verdicts(results)))
+    return "\n\n".join(parts)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    every = [head, ("---", *("---:",) * (len(head) - 1)), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in every)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _side_by_side(ours: Flight | None, baseline: Flight | None) -> str:
+    def lines() -> Iterator[tuple[str, ...]]:
+        for row in ROWS:
+            mine, theirs = (row.figure(flight) if flight else None for flight in (ours, baseline))
+            ratio = f"{theirs / mine:.1f}" if mine and theirs and mine > 0 and theirs > 0 else ""
+            yield row.title, row.unit, _number(mine, row.digits), _number(theirs, row.digits), ratio
+
+    return _table(("", "unit", "ours", "baseline", "baseline / ours"), lines())
+
+
+def _growth_table(every: list[Flight]) -> str:
+    def lines() -> Iterator[tuple[str, ...]]:
+        for row, exponent in growing(every):
+            values = (_number(row.figure(flight), row.digits) for flight in every)
+            power = "" if exponent is None or math.isinf(exponent) else f"{1 + exponent:.2f}"
+            word = "" if exponent is None else "yes" if exponent <= TOLERANCE else "NO"
+            yield f"{row.title}, {row.unit}", *values, power, word
+
+    said = (
+        "The total of a row grows as N to the power that is shown, from the smallest N to the largest; linear is 1, and"
+        f" up to {1 + TOLERANCE} counts as linear. Delays are taken in polling intervals."
+    )
+    head = ("", *(f"N = {flight['n']:,}" for flight in every), "power", "linear or better")
+    return f"{said}\n\n{_table(head, lines())}"
+
+
+def _processes(every: list[Flight]) -> str:
+    windows = [
+        (f"{flight['operator']}, N={flight['n']}, {phase}", flight[phase]["window"])
+        for flight in every
+        for phase in ("start", "create", "hold", "finish", "delete", "lives")
+        if phase in flight
+    ]
+    names = list(dict.fromkeys(name for _, window in windows for name in window["cpu_s"]))
+
+    def cell(window: dict[str, Any], name: str) -> str:
+        spent = window["cpu_s"].get(name)
+        return "" if spent is None else f"{100 * spent / window['seconds']:.0f} %, {window['rss'][name] / _MIB:.0f}"
+
+    def others(window: dict[str, Any]) -> str:
+        return f"{100 * window.get('others_cpu_s', 0) / window['seconds']:.0f} %"
+
+    lines = [
+        (title, f"{window['seconds']:.0f}", *(cell(window, name) for name in names), others(window))
+        for title, window in windows
+    ]
+    said = "Per cent of one core on average, and MiB of RSS at the end. What others took on the machine, these lacked."
+    return f"{said}\n\n{_table(('phase', 's', *names, 'others'), lines)}"
+
+
+def _last_lives(*every: dict[int, Flight]) -> Iterator[Flight]:
+    for found in every:
+        yield from [flight for flight in found.values() if "lives" in flight][-1:]
+
+
+def _story(lives: dict[str, Any]) -> str:
+    lines = [(str(number), f"{at:.2f}", ", ".join(said)) for number, (at, said) in enumerate(lives["one"], 1)]
+    every = ", ".join(f"{count / lives['count']:.2f} of {kind}" for kind, count in lives["writes"].items())
+    events = ", ".join(f"{count / lives['count']:.2f} {reason}" for reason, count in lives["events"].items())
+    asked = ", ".join(f"{count / lives['count']:.2f} {kind}" for kind, count in lives["window"]["openai"].items())
+    about = f"On average: writes that changed something: {every}. Events: {events}. Requests to OpenAI: {asked}."
+    return f"{about}\n\n{_table(('write', 'after s', 'what changed'), lines)}"

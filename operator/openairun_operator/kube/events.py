@@ -10,39 +10,51 @@ from openairun_operator.lifecycle.run import Run
 
 logger = logging.getLogger(__name__)
 
-_QUEUE: Final = 1000
+_LINES: Final = 4
+"""Posted at once: one after another they would come long after what they tell of, when much happens."""
+_WAITING: Final = 250
+"""Events that wait in a line."""
 _FLUSH: Final = 3.0
 
 
 class Events:
-    """A bounded queue of events to post. A full queue drops the event; its log line stays."""
+    """Bounded lines of events to post. A full line drops the event; its log line stays."""
 
     def __init__(self, cluster: Cluster, instance: str) -> None:
         self._cluster = cluster
         self._instance = instance
-        self._queue: asyncio.Queue[tuple[Run, Event]] = asyncio.Queue(_QUEUE)
+        self._lines: list[asyncio.Queue[tuple[Run, Event]]] = [asyncio.Queue(_WAITING) for _ in range(_LINES)]
 
     def emit(self, run: Run, event: Event) -> None:
         """Log the event, and post it soon."""
         level = logging.INFO if event.type == "Normal" else logging.WARNING
         logger.log(level, "%s: %s: %s", run.key, event.reason, event.message)
         try:
-            self._queue.put_nowait((run, event))
+            self._lines[hash(run.uid) % _LINES].put_nowait((run, event))
         except asyncio.QueueFull:
             logger.warning("%s: too many events are waiting; this one is not posted", run.key)
 
     async def run(self) -> None:
         """Post until cancelled; then post what is left, for a few seconds."""
+        async with asyncio.TaskGroup() as tasks:
+            for line in self._lines:
+                tasks.create_task(self._post_all(line))
+
+    async def _post_all(self, line: asyncio.Queue[tuple[Run, Event]]) -> None:
+        posting: asyncio.Future[None] | None = None
         try:
             while True:
-                await self._post(*await self._queue.get())
+                posting = asyncio.ensure_future(self._post(*await line.get()))
+                await asyncio.shield(posting)
         except asyncio.CancelledError:
             try:
                 async with asyncio.timeout(_FLUSH):
-                    while not self._queue.empty():
-                        await self._post(*self._queue.get_nowait())
+                    if posting:
+                        await posting
+                    while not line.empty():
+                        await self._post(*line.get_nowait())
             except TimeoutError:
-                logger.warning("%d events are not posted", self._queue.qsize())
+                logger.warning("%d events are not posted", line.qsize())
             raise
 
     async def _post(self, run: Run, event: Event) -> None:

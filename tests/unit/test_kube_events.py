@@ -1,0 +1,119 @@
+"""Events are posted beside the work: soon, in order for each resource, and what waits at the end too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from typing import Any, cast
+
+import pytest
+
+from openairun_operator.kube.cluster import ClusterError
+from openairun_operator.kube.events import Events
+from openairun_operator.lifecycle.events import Event
+from openairun_operator.lifecycle.run import Run, parse
+
+RUN: Run = parse({"metadata": {"namespace": "team", "name": "x", "uid": "uid"}, "spec": {"input": "x"}})
+
+
+def run(number: int) -> Run:
+    return dataclasses.replace(RUN, name=f"x{number}", uid=f"uid-{number}")
+
+
+class Posts:
+    """An API server that takes events while `open`, and a moment for each."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, str]] = []
+        self.at_once = self.most = 0
+        self.open = asyncio.Event()
+        self.refuse = False
+
+    async def post_event(self, run: Run, event: Event, instance: str) -> None:
+        if self.refuse:
+            raise ClusterError("post an event", 403, "the namespace is being deleted")
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        await self.open.wait()
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        self.taken.append((run.name, event.message))
+
+
+@pytest.fixture
+def posts() -> Posts:
+    return Posts()
+
+
+@pytest.fixture
+def events(posts: Posts) -> Events:
+    return Events(cast(Any, posts), "me")
+
+
+def told(message: str) -> Event:
+    return Event("Normal", "Created", message)
+
+
+async def settle() -> None:
+    for _ in range(500):
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def posting(events: Events) -> Any:
+    task = asyncio.create_task(events.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_several_are_posted_at_once_and_those_of_one_resource_in_order(events: Events, posts: Posts) -> None:
+    async with posting(events):
+        for message in "abc":
+            for number in range(20):
+                events.emit(run(number), told(message))
+        await settle()
+        assert 1 < posts.most <= 4
+        posts.open.set()
+        await settle()
+    assert len(posts.taken) == 60
+    for number in range(20):
+        assert [message for name, message in posts.taken if name == f"x{number}"] == ["a", "b", "c"]
+
+
+async def test_what_waits_at_the_end_is_posted(events: Events, posts: Posts) -> None:
+    async with posting(events):
+        await settle()
+        posts.open.set()
+        for number in range(30):
+            events.emit(run(number), told("a"))
+    assert len(posts.taken) == 30
+
+
+async def test_a_server_that_hangs_holds_up_neither_the_work_nor_memory(
+    events: Events, posts: Posts, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5000):
+        events.emit(run(number), told("a"))
+    assert "too many events are waiting" in caplog.text
+    posts.open.set()
+    async with posting(events):
+        for _ in range(10):
+            await settle()
+    assert 500 <= len(posts.taken) <= 1000
+
+
+async def test_one_that_is_refused_keeps_no_other_waiting(events: Events, posts: Posts) -> None:
+    async with posting(events):
+        posts.refuse = True
+        events.emit(run(1), told("a"))
+        await settle()
+        posts.refuse = False
+        posts.open.set()
+        events.emit(run(1), told("b"))
+        await settle()
+    assert posts.taken == [("x1", "b")]

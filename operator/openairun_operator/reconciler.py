@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from openairun_operator.acting import Actor, Providers, unclaimed
@@ -44,6 +44,8 @@ from openairun_operator.store import Entry, Store
 
 logger = logging.getLogger(__name__)
 
+_SPREAD: Final = timedelta(seconds=5)
+"""After a restart, and at most an interval."""
 _STEPS: Final = 30
 """Steps in a row for one resource before others get their turn."""
 _CONFLICT_PAUSE: Final = 1.0
@@ -138,12 +140,12 @@ class Reconciler:
         return decide(run, self._facts(entry)).action == Wait() and run.status.observedGeneration == run.generation
 
     def _spread(self, entry: Entry) -> None:
-        """After a restart, look at the runs that go over one interval, not all at once."""
+        """After a restart, look at the runs that go over some seconds, not all at once."""
         run = entry.run
         if run.record and run.record.state == "created" and not run.deleted_at:
             entry.known.turn_to(run.record.token)
-            interval = st.interval_of(run.spec, run.record)
-            entry.known.look_at = self._clock() + interval * random.random()
+            spread = min(st.interval_of(run.spec, run.record), _SPREAD)
+            entry.known.look_at = self._clock() + spread * random.random()
 
     def open(self) -> None:
         """All runs are known: create more."""

@@ -34,6 +34,14 @@ def pinned(lock: str) -> set[str]:
     return {line.rstrip(" \\") for line in requirements}
 
 
+def test_the_bench_is_pinned_beside_the_rest() -> None:
+    assert pinned("requirements-bench.lock")
+    versions = dict(line.split(";")[0].strip().split("==") for line in pinned("requirements-dev.lock"))
+    for line in pinned("requirements-bench.lock"):
+        name, version = line.split(";")[0].strip().split("==")
+        assert versions.get(name, version) == version, "make lock"
+
+
 def test_the_locks_are_pinned_and_hashed_and_agree() -> None:
     image, build, dev = map(pinned, ("requirements.lock", "requirements-build.lock", "requirements-dev.lock"))
     assert len(image) > 20

@@ -369,3 +369,24 @@ def test_cancelling_it_cancels_the_work_under_way_and_waits_for_it() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     in_virtual_time(main())
+
+
+def test_what_becomes_due_within_a_moment_is_done_together() -> None:
+    """Woken for each of thousands of looks, the process would spend most of its time on waking up."""
+
+    async def main() -> None:
+        diary = Diary()
+        scheduler = Scheduler(diary.work, 100)
+        for number in range(100):
+            scheduler.wake(f"k{number}", number / 100)
+        async with running(scheduler):
+            await asyncio.sleep(2)
+            scheduler.wake("woken")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert len({time for time, _ in diary.lines}) <= 22
+        assert all(0 <= diary.times(f"k{number}")[0] - number / 100 <= 0.051 for number in range(100))
+        assert diary.times("woken") == [2.0]
+
+    in_virtual_time(main())

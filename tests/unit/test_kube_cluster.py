@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import re
@@ -21,6 +22,7 @@ from openairun_operator.kube.cluster import (
     PatchError,
     RefusedError,
 )
+from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run, parse
 
 VALUE = "sk-so-secret"
@@ -258,3 +260,31 @@ async def test_a_list_whose_next_page_has_expired_fails_and_may_be_read_anew() -
     with pytest.raises(ClusterError) as failed:
         await listed(Wire(page("a", more="old"), refusal(410, "The provided continue parameter is too old")))
     assert failed.value.status == 410
+
+
+async def test_events_and_the_lease_do_not_stand_in_the_line_of_all_workers() -> None:
+    """Else thousands of creates would hold them up until the one is dropped and the other is lost."""
+
+    class Busy(Wire):
+        def __init__(self) -> None:
+            super().__init__()
+            self.free = asyncio.Event()
+
+        async def request(self, method: str, url: str, headers: Any, body: Any, **_: Any) -> Response:
+            self.sent.append((method, url, body))
+            if "openairuns" in url:
+                await self.free.wait()
+            return Response(200, json.dumps({"metadata": {}}))
+
+    wire = Busy()
+    cluster = connected(wire)
+    writes = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(200)]
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert len(wire.sent) == 16
+    await cluster.post_event(RUN, Event("Normal", "Created", "m"), "me")
+    await cluster.read_lease("openairun-system", "openairun-operator")
+    assert len(wire.sent) == 18
+    wire.free.set()
+    await asyncio.gather(*writes)
+    assert len(wire.sent) == 202

@@ -1,5 +1,7 @@
 """Writing to the API server, and reading what a resource names. The resource itself comes by kopf's watch."""
 
+import asyncio
+import contextlib
 import json
 import os
 import ssl
@@ -60,8 +62,10 @@ class ConflictError(ClusterError):
     """The object is no longer as it was seen. The watch brings the new one."""
 
 
-_CONNECTIONS: Final = 16
-"""At once. Each takes 256 KiB for what TLS reads; a request takes some milliseconds."""
+_AT_ONCE: Final = 16
+"""Requests. Each connection takes 256 KiB for what TLS reads; a request takes some milliseconds."""
+_BESIDE: Final = 6
+"""Connections for Events and the Lease: in the line of all workers they would come much too late."""
 
 
 class PatchError(ConflictError):
@@ -158,6 +162,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient, where: str = "") -> None:
         self._api = api
+        self._room = asyncio.Semaphore(_AT_ONCE)
         self.where = where
         """Which cluster it is, for a person."""
 
@@ -170,7 +175,7 @@ class Cluster:
             via = "in-cluster"
         except config.ConfigException:
             via = f"context {await _load_kubeconfig(configuration)}"
-        configuration.connection_pool_maxsize = _CONNECTIONS
+        configuration.connection_pool_maxsize = _AT_ONCE + _BESIDE
         # Else each request asks a thread for the proxy, and one for ~/.netrc, which must not speak here in any case.
         configuration.client_session_kwargs = {"trust_env": bool(urllib.request.getproxies())}
         return cls(client.ApiClient(configuration), f"{configuration.host} ({via})")
@@ -310,7 +315,8 @@ class Cluster:
             "reportingComponent": _COMPONENT,
             "reportingInstance": instance,
         }
-        await self._exchange("POST", "post an event", _path(_CORE, run.namespace, "events"), body)
+        path = _path(_CORE, run.namespace, "events")
+        await self._exchange("POST", "post an event", path, body, beside=True)
 
     async def read(self, kind: Kind, namespace: str, name: str) -> Body:
         """A ConfigMap or Secret as it is now. Raises GoneError if there is none."""
@@ -344,19 +350,19 @@ class Cluster:
     async def read_lease(self, namespace: str, name: str) -> Body:
         """The Lease as it is now. Raises GoneError if there is none."""
         path = _path(_LEASES, namespace, "leases", name)
-        return await self._exchange("GET", f"read Lease {namespace}/{name}", path, timeout=_SOON)
+        return await self._exchange("GET", f"read Lease {namespace}/{name}", path, timeout=_SOON, beside=True)
 
     async def create_lease(self, body: Body) -> Body:
         """Create it. Raises ConflictError if there is one of its name."""
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         path = _path(_LEASES, namespace, "leases")
-        return await self._exchange("POST", f"create Lease {namespace}/{name}", path, body, timeout=_SOON)
+        return await self._exchange("POST", f"create Lease {namespace}/{name}", path, body, timeout=_SOON, beside=True)
 
     async def replace_lease(self, body: Body) -> Body:
         """Replace it, if it still has the resourceVersion of `body`. Raises ConflictError if it has not."""
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         path = _path(_LEASES, namespace, "leases", name)
-        return await self._exchange("PUT", f"renew Lease {namespace}/{name}", path, body, timeout=_SOON)
+        return await self._exchange("PUT", f"renew Lease {namespace}/{name}", path, body, timeout=_SOON, beside=True)
 
     async def _exchange(
         self,
@@ -366,14 +372,16 @@ class Cluster:
         body: Any = None,
         content_type: str = "application/json",
         timeout: float = _TIMEOUT,
+        beside: bool = False,
     ) -> Body:
-        """One request, as plain JSON. Raises ClusterError.
+        """One request, as plain JSON; `beside` those that the workers make. Raises ClusterError.
 
         Without the client's models: they take more than a second of CPU and 27 MiB to load, and repeat in their errors
         what they cannot read.
         """
         try:
-            return await self._send_request(method, what, path, body, content_type, timeout)
+            async with contextlib.nullcontext() if beside else self._room:
+                return await self._send_request(method, what, path, body, content_type, timeout)
         except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
             raise _error(what, error) from error
 

@@ -336,15 +336,15 @@ class Providers:
         known = self._known.get(place)
         whose: Hashable
         if name == OWN:
-            whose, limit = (OWN, self.own.key.mark), None
-        elif known is None or known.spec is None or known.credentials is None:
+            whose, rate, burst = (OWN, self.own.key.mark), settings.requests_per_minute or _ANY, None
+        elif known is None or known.spec is None or known.declared is None or known.credentials is None:
             return None
         else:
             # The key itself, since the marks of two can be the same.
-            whose, limit = (namespace, _address(known.spec), known.credentials.key), known.spec.rateLimit
-        rate = (limit.requestsPerMinute if limit else settings.requests_per_minute) or _ANY
-        burst = (limit.burst if limit else None) or settings.burst
-        return self._buckets.get(whose, name, rate, min(burst, rate))
+            whose = (namespace, known.declared.address, known.credentials.key)
+            rate = known.declared.requests_per_minute or _ANY
+            burst = known.spec.rateLimit.burst if known.spec.rateLimit else None
+        return self._buckets.get(whose, name, rate, min(burst or settings.burst, rate))
 
     def _returning(self, namespace: str) -> Failure | None:
         """Why nothing goes to the operator's own when the namespace's default was there a moment ago.

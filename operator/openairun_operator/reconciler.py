@@ -17,7 +17,7 @@ from typing import Any, Final
 from openairun_operator.acting import Actor, Providers, unclaimed
 from openairun_operator.admission import Admission
 from openairun_operator.api.base import dump
-from openairun_operator.api.names import DEFAULT_PROVIDER
+from openairun_operator.api.names import DEFAULT_PROVIDER, FINALIZER
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
@@ -300,7 +300,7 @@ class Reconciler:
         """One decision and its action. None: decide again; negative: wait for an event; else seconds to wait."""
         run = entry.run
         if entry.vanished:
-            run = dataclasses.replace(run, deleted_at=run.deleted_at or self._clock(), has_finalizer=True)
+            run = dataclasses.replace(run, deleted_at=run.deleted_at or self._clock(), finalizers=(FINALIZER,))
         entry.known.turn_to(run.record.token if run.record else None)
         facts = self._facts(entry)
         entry.known.turn_back(facts.now)

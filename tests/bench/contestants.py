@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fork_server import spawn
+
 import openairun_operator
-from openairun_devkit.controlplane import die_with_parent, kill_group
+from openairun_devkit.controlplane import kill_group
 
 _KEY = "sk-standin"
 
@@ -80,17 +81,7 @@ class Operator:
     def __init__(self, command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> None:
         self.log = directory / "operator.log"
         self.started = time.time()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=directory,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-                preexec_fn=die_with_parent(),
-            )
+        self._process = spawn(command, directory, environment, self.log)
         self.pid = self._process.pid
 
     @property

@@ -93,9 +93,14 @@ def start(
     # Where other code is to be loaded, a process that has loaded ours is of no use.
     if sys.platform == "linux" and env.get("PYTHONPATH") == os.environ.get("PYTHONPATH"):
         return fork_server().start(program, args, directory, env, log)
+    return spawn([sys.executable, "-m", program, *args], directory, env, log)
+
+
+def spawn(command: Sequence[str], directory: Path, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """`command` in `directory` and a process group of its own, with `env` and no more of ours. It dies with us."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", program, *args],
+            command,
             cwd=directory,
             env=dict(env),
             stdin=subprocess.DEVNULL,

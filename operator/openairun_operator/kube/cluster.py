@@ -226,7 +226,7 @@ class Cluster:
         """Write the record and the finalizer, if the object is still `run`. Raises ConflictError if it is not."""
         metadata = {
             "resourceVersion": run.version,
-            "finalizers": [*run.finalizers] if FINALIZER in run.finalizers else [*run.finalizers, FINALIZER],
+            "finalizers": [*run.finalizers] if run.has_finalizer else [*run.finalizers, FINALIZER],
             "annotations": {RECORD_ANNOTATION: record},
         }
         return await self._patch(run, "claim the run", metadata)
@@ -240,7 +240,7 @@ class Cluster:
 
         Raises ConflictError if the finalizers or the record are no longer those of `run`.
         """
-        if FINALIZER not in run.finalizers:
+        if not run.has_finalizer:
             return None
         where = f"/metadata/annotations/{patches.pointer(RECORD_ANNOTATION)}"
         # A removal that comes late must not take the finalizer from a claim that was made meanwhile.

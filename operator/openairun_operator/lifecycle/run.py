@@ -58,7 +58,6 @@ class Run:
     deleted_at: datetime | None
     finalizers: tuple[str, ...]
     """All there are, in their order."""
-    has_finalizer: bool
     spec: OpenAIRunSpec | None
     spec_error: str | None
     digest: str
@@ -76,6 +75,11 @@ class Run:
     status: OpenAIRunStatus
     odd_status: Mapping[str, Any] | None
     """The status as it is, where `status` does not tell all of it. It is kept only there: it takes room."""
+
+    @property
+    def has_finalizer(self) -> bool:
+        """Whether the operator's own is among them."""
+        return FINALIZER in self.finalizers
 
     @property
     def raw_status(self) -> Mapping[str, Any]:
@@ -180,14 +184,13 @@ def parse(body: Mapping[str, Any]) -> Run:
         status = slim(OpenAIRunStatus.model_validate(raw_status))
     except ValidationError:
         status = OpenAIRunStatus()
-    annotation, finalizers = annotations.get(RECORD_ANNOTATION), tuple(meta.get("finalizers") or ())
+    annotation = annotations.get(RECORD_ANNOTATION)
     annotated, mirrored, garbled = _records(annotation, raw_status.get("record"), key)
-    record = slim(_best(annotated, mirrored))
+    record = _best(annotated, mirrored)
     annotated_as_is = record is not None and record == annotated and record.uid == meta["uid"]
     if record and record.uid != meta["uid"]:
         record = record.model_copy(update={"uid": meta["uid"]})  # restored from a backup: still its run
-    if record == status.record:
-        record = status.record
+    record = status.record if record == status.record else slim(record)
     return Run(
         namespace=meta.get("namespace", ""),
         name=meta["name"],
@@ -196,8 +199,7 @@ def parse(body: Mapping[str, Any]) -> Run:
         generation=meta.get("generation", 1),
         created=meta.get("creationTimestamp", ""),
         deleted_at=_time(meta.get("deletionTimestamp")),
-        finalizers=finalizers,
-        has_finalizer=FINALIZER in finalizers,
+        finalizers=tuple(meta.get("finalizers") or ()),
         spec=spec,
         spec_error=spec_error,
         digest=digest.of(raw_spec) if spec else "",

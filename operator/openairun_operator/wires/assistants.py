@@ -30,14 +30,13 @@ from openairun_operator.lifecycle.observation import (
     SubmitRequest,
 )
 from openairun_operator.wires import errors
-from openairun_operator.wires.calls import Answer, Caller, absent_is_omitted, as_refused, refused
+from openairun_operator.wires.calls import ASSISTANTS_V2, Answer, Caller, absent_is_omitted, as_refused, refused
 from openairun_operator.wires.definition import hosted_tool, json_schema, tool_choice
 from openairun_operator.wires.items import details, file_ids
 
 # The SDK warns of the deprecation at each call; a user of this wire knows.
 warnings.filterwarnings("ignore", message="The Assistants API is deprecated", category=DeprecationWarning)
 
-_ASSISTANTS_V2: Final = {"OpenAI-Beta": "assistants=v2"}
 _PAGE: Final = 100
 _MAX_PAGES: Final = 100
 _MAX_STEP_PAGES: Final = 10
@@ -199,7 +198,7 @@ class Assistants:
 
     async def observe(self, ref: RunRef) -> RunObservation:
         thread = ref.thread or ""
-        answer = await self._caller.call(lambda c: c.read("threads", thread, "runs", ref.id, headers=_ASSISTANTS_V2))
+        answer = await self._caller.call(lambda c: c.read("threads", thread, "runs", ref.id, headers=ASSISTANTS_V2))
         return await self._seen(answer, thread)
 
     async def _seen(self, answer: Answer, thread: str) -> RunObservation:

@@ -20,6 +20,8 @@ from openairun_operator.wires import errors
 from openairun_operator.wires.clients import Client, Clients, Credentials
 from openairun_operator.wires.hiding import Hidden
 
+ASSISTANTS_V2: Final = {"OpenAI-Beta": "assistants=v2"}
+"""What the SDK sends with each call over the Assistants API."""
 _MILLISECONDS: Final = 1e11
 """A time above this, the year 5138, is in milliseconds."""
 

@@ -158,9 +158,7 @@ class _Pool(DefaultAioHttpClient):
         As with `send`, no redirect is followed and no more than MAX_ANSWER is read.
         """
         async with self._used(url.host or ""):
-            session = self._direct.client
-            if not isinstance(session, aiohttp.ClientSession):
-                session = self._direct.client = self._session()
+            session = self._direct.client = self._direct.get_client()
             # yarl would write some ids in another way; packed, an answer could hide its size.
             async with session.get(
                 url, headers=headers, allow_redirects=False, auto_decompress=False, timeout=timeout

@@ -12,7 +12,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.api.record import API
 from openairun_operator.lifecycle import text
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
-from openairun_operator.wires.calls import Caller, caller_of
+from openairun_operator.wires.calls import ASSISTANTS_V2, Caller, caller_of
 from openairun_operator.wires.clients import Clients, Credentials
 
 _NO_RESPONSE: Final = "resp_openairun_check"
@@ -71,7 +71,7 @@ async def _serves(caller: Caller) -> bool:
             lambda client: client.get(
                 path,
                 cast_to=httpx2.Response,
-                options={"params": query, "headers": {"OpenAI-Beta": "assistants=v2"} if query else {}},
+                options={"params": query, "headers": ASSISTANTS_V2 if query else {}},
             ),
             doing="create",  # so that of the 404s those for an unknown path are told apart
         )

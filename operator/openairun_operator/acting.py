@@ -93,6 +93,10 @@ class Providers(Protocol):
         """The provider that a record names."""
         ...
 
+    def where(self, run: Run, name: str) -> tuple[str, str | None]:
+        """The address and the mark of the key of the provider that a record names."""
+        ...
+
     async def confirm(self, run: Run, name: str) -> bool:
         """Whether `name` is surely the provider that `run` asks for. Raises ClusterError."""
         ...
@@ -339,7 +343,7 @@ class Actor:
     # --- looking
 
     def _wire(self, entry: Entry, record: Record) -> Wire:
-        entry.known.called_with = self._providers.of(entry.run, record.provider).credential
+        _, entry.known.called_with = self._providers.where(entry.run, record.provider)
         return self._providers.wire(entry.run, record.provider, record.api, ending=entry.ending)
 
     @contextlib.asynccontextmanager
@@ -400,8 +404,7 @@ class Actor:
     def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:
         known, now = entry.known, self._clock()
         known.observation, known.looked_at, known.gone = seen, now, 0
-        provider = self._providers.of(entry.run, record.provider)
-        known.read_with = (provider.address, provider.credential)
+        known.read_with = self._providers.where(entry.run, record.provider)
         interval = st.interval_of(entry.run.spec, record)
         if bucket := self._providers.bucket(entry.run, record.provider):  # many runs are looked at less often
             least = bucket.interval(self._in_flight(entry.run, record.provider))
@@ -455,7 +458,11 @@ class Actor:
             self._events.emit(run, farewell)
             if orphan:
                 self._metrics.orphaned(run.record.api if run.record else run.api)
-        if not entry.vanished and (body := await self._cluster.release(run)):
+        if entry.vanished or not (body := await self._cluster.release(run)):
+            return
+        if run.deleted_at:
+            entry.pass_over(body)
+        else:
             entry.take(body)
 
     async def delete(self, entry: Entry, message: str) -> None:
@@ -468,7 +475,7 @@ class Actor:
     def _failed(self, entry: Entry, provider: str, api: API, failure: Failure) -> None:
         self._metrics.failed(api, failure)
         self._providers.refused(entry.run, provider, failure)
-        another = self._providers.of(entry.run, provider).credential != entry.known.called_with
+        another = self._providers.where(entry.run, provider)[1] != entry.known.called_with
         if another and failure.reason is Reason.INVALID_CREDENTIALS:
             return  # the key was replaced while it was on its way: at once with the new one
         self._hold_back(entry, failure)

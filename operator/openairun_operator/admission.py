@@ -99,16 +99,24 @@ class Admission:
                 name = record.provider
             case _:
                 return 0.0
-        if not entry.ending and self._is_full(crew(entry.run, name)):
-            return _FULL
+        if not entry.ending:
+            return self.in_line(entry, name)
         bucket = self._providers.bucket(entry.run, name)
         if bucket is None:
             return 0.0
-        if entry.ending:  # it saves money, and its time is short
-            since = entry.known.ending_since or facts.now
-            if (held := bucket.held()) and facts.now < since + facts.policy.orphan_limit:  # then once in any case
-                return min(held, _GLANCE)
-            bucket.spend()
+        # It saves money, and its time is short.
+        since = entry.known.ending_since or facts.now
+        if (held := bucket.held()) and facts.now < since + facts.policy.orphan_limit:  # then once in any case
+            return min(held, _GLANCE)
+        bucket.spend()
+        return 0.0
+
+    def in_line(self, entry: Entry, name: str) -> float:
+        """Seconds until the provider may be asked for what saves no money."""
+        if self._is_full(crew(entry.run, name)):
+            return _FULL
+        bucket = self._providers.bucket(entry.run, name)
+        if bucket is None:
             return 0.0
         if entry.place is None:
             entry.place = bucket.take()
@@ -128,9 +136,7 @@ class Admission:
             case _:
                 yield
                 return
-        self._ends(run.uid)
-        self._callers[run.uid] = its
-        self._calls[its] += 1
+        self._begins(run.uid, its)
         claimed = False
         try:
             yield
@@ -138,6 +144,15 @@ class Admission:
         finally:
             if not claimed:
                 self._ends(run.uid)
+
+    @contextlib.contextmanager
+    def looking(self, run: Run, name: str) -> Iterator[None]:
+        """While the run is looked at, of which nothing was decided."""
+        self._begins(run.uid, crew(run, name))
+        try:
+            yield
+        finally:
+            self._ends(run.uid)
 
     def is_calling(self, uid: str) -> bool:
         """Whether a call for the resource is under way: it has a time-out of its own."""
@@ -147,6 +162,11 @@ class Admission:
         if its == OWN:
             return False
         return self._calls[its] >= _CALLS or self._calls.total() - self._calls[OWN] >= _MOST
+
+    def _begins(self, uid: str, its: str) -> None:
+        self._ends(uid)
+        self._callers[uid] = its
+        self._calls[its] += 1
 
     def _ends(self, uid: str) -> None:
         if its := self._callers.pop(uid, None):

@@ -116,6 +116,8 @@ class Own:
 
     settings: Settings
     key: OwnKey
+    _made: Credentials | None = None
+    """The last that were asked for."""
 
     def allows(self, namespace: str, labels: Mapping[str, str] | None) -> bool:
         """Whether runs of `namespace` may be made with it. `labels` are None while nobody knows them."""
@@ -145,15 +147,17 @@ class Own:
         key = self.key.current or (self.key.last if ending else None)
         if key is None:
             raise CallFailedError(self.key.trouble)
-        settings = self.settings
-        return Credentials(
-            settings.base_url,
-            key,
-            settings.organization,
-            settings.project,
-            api_version=settings.azure_api_version,
-            key_in_header=settings.azure_authentication == "APIKey",
-        )
+        if self._made is None or self._made.key != key:
+            settings = self.settings
+            self._made = Credentials(
+                settings.base_url,
+                key,
+                settings.organization,
+                settings.project,
+                api_version=settings.azure_api_version,
+                key_in_header=settings.azure_authentication == "APIKey",
+            )
+        return self._made
 
 
 @dataclass(slots=True)
@@ -322,6 +326,15 @@ class Providers:
             return Provider(name=name, address="", blocked=blocked)
         patience = self._patience(self.bucket(run, name))
         return replace(known.declared, credential=known.mark, blocked=blocked, patience=patience)
+
+    def where(self, run: Run, name: str) -> tuple[str, str | None]:
+        """The address and the mark of the key of the provider that a record names, as `of` says them."""
+        if name == OWN:
+            return self.own.settings.base_url, self.own.key.mark
+        known = self._known.get((run.namespace, name))
+        if known is None or known.declared is None:
+            return "", None
+        return known.declared.address, known.mark
 
     def _may_use_own(self, run: Run) -> bool:
         return self.own.allows(run.namespace, self._labels.get(run.namespace))

@@ -21,7 +21,7 @@ from openairun_operator.api.names import DEFAULT_PROVIDER, FINALIZER
 from openairun_operator.api.status import OpenAIRunStatus
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
-from openairun_operator.lifecycle import creating, submitting, turns
+from openairun_operator.lifecycle import creating, glancing, resting, submitting, turns
 from openairun_operator.lifecycle import events as ev
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import (
@@ -108,6 +108,9 @@ class Reconciler:
         if not self._store.is_news(body, listed=listed):
             return  # our own write, or older
         if entry is None:
+            if resting.surely(body):
+                self._store.rest_unread(body)
+                return
             entry = Entry.of(body)
             if self._at_rest(entry):
                 self._store.rest(uid, entry)
@@ -161,6 +164,7 @@ class Reconciler:
             for uid, entry in self._store:
                 if namespace not in (None, entry.run.namespace):
                     continue
+                entry.calm_until = None
                 idle = not has_provider(entry.run.record)
                 if entry.known.failure or self._says_blocked(entry):
                     entry.known.retry_at = None
@@ -273,7 +277,9 @@ class Reconciler:
             if not self._may_act():
                 return _STANDSTILL
             try:
-                pause = await self._step(uid, entry)
+                pause = await self._glance(entry)
+                if pause is None:
+                    pause = await self._step(uid, entry)
             except ConflictError:
                 return _CONFLICT_PAUSE  # the watch brings the newer version, mostly sooner
             except GoneError as error:
@@ -295,6 +301,33 @@ class Reconciler:
             entry.take(body)
             raise TryAgainError(f"{entry.run.key}: {error}; but it is there") from error
         entry.vanished = True
+
+    async def _glance(self, entry: Entry) -> float | None:
+        """Look again at a run of which nothing new was seen. The answer is the pause; None: decide.
+
+        To decide, and to say nothing, would take longer than the look itself.
+        """
+        until, at, record = entry.calm_until, entry.known.look_at, entry.run.record
+        if until is None or at is None or record is None or not at <= self._clock() < until:
+            return None
+        if pause := self._admission.in_line(entry, record.provider):
+            return pause
+        with self._admission.looking(entry.run, record.provider):
+            return await self._look(entry, Observe(record), until)
+
+    async def _look(self, entry: Entry, action: Observe, most: datetime | None = None) -> float | None:
+        """Look, and wait for the next time if that showed nothing new, until `most` at the latest; None: decide."""
+        run, known, before, calm = entry.run, entry.known, entry.known.observation, glancing.calm(entry.known)
+        entry.calm_until = None
+        await self._actor.act(entry, action)
+        now = self._clock()
+        if not calm or entry.ending or entry.vanished or entry.run is not run:
+            return None
+        until = glancing.until(run, before, known, now)
+        if until is None or known.look_at is None:
+            return None
+        entry.calm_until = min(until, most or until)
+        return max((min(known.look_at, entry.calm_until) - now).total_seconds(), 0.01)
 
     async def _step(self, uid: str, entry: Entry) -> float | None:
         """One decision and its action. None: decide again; negative: wait for an event; else seconds to wait."""
@@ -345,7 +378,13 @@ class Reconciler:
                         await self._show(entry, creating.in_line(run, facts))
                     return pause
                 with self._admission.calling(run, action, facts):
-                    await (self._claim(entry, action) if isinstance(action, Claim) else self._actor.act(entry, action))
+                    match action:
+                        case Observe():
+                            return await self._look(entry, action)
+                        case Claim():
+                            await self._claim(entry, action)
+                        case _:
+                            await self._actor.act(entry, action)
                 return None
 
     async def _claim(self, entry: Entry, claim: Claim) -> None:

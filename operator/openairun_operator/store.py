@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from openairun_operator.lifecycle.events import Event
@@ -56,6 +57,8 @@ class Entry:
     """A status that was written, and what the API server made of it: not to be written again."""
     place: float | None = None
     """Its place in its provider's line of requests; None: it has none."""
+    calm_until: datetime | None = None
+    """Until when looks that show nothing new are not decided upon; None: each is."""
     looking: asyncio.Timeout | None = None
     """The time that the look under way has; None: there is none."""
     farewell: Event | None = None
@@ -72,6 +75,11 @@ class Entry:
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
         self.run, self.version = parse(body), Version(number)
+        self.calm_until = None
+
+    def pass_over(self, body: Mapping[str, Any]) -> None:
+        """This version is the last: it is known, and need not be read."""
+        self.version = Version(version_number(body))
 
     def break_off(self) -> None:
         """Break off the look under way, unless it is soon over: the run is to be ended."""
@@ -126,7 +134,15 @@ class Store:
         """It needs none. Its version is kept: older events of the watch may still be on their way."""
         self._entries.pop(uid, None)
         status = entry.run.status
-        self._resting[uid] = _Rest(entry.version, (sys.intern(status.phase or ""), status.api))
+        self._rest(uid, entry.version, status.phase, status.api)
+
+    def rest_unread(self, body: Mapping[str, Any]) -> None:
+        """Likewise, of one that was not read."""
+        status = body["status"]
+        self._rest(body["metadata"]["uid"], Version(version_number(body)), status.get("phase"), status.get("api"))
+
+    def _rest(self, uid: str, version: Version, phase: str | None, api: str | None) -> None:
+        self._resting[uid] = _Rest(version, (sys.intern(phase or ""), sys.intern(api) if api else None))
 
     def leave(self, uid: str, entry: Entry) -> None:
         """It was let go, and is deleted any moment."""

@@ -162,6 +162,10 @@ class Providers:
     def of(self, run: Run, name: str, seen: str | None = None) -> Provider:
         return replace(self._world.provider, name=name, blocked=self._world.no_key)
 
+    def where(self, run: Run, name: str) -> tuple[str, str | None]:
+        provider = self.of(run, name)
+        return provider.address, provider.credential
+
     async def confirm(self, run: Run, name: str) -> bool:
         return self._world.confirms
 

@@ -1,4 +1,4 @@
-"""A look is asked for without the SDK's ways, and must differ from what the SDK would send and take in nothing."""
+"""Looks and cancels go without the SDK's ways, and must differ from what the SDK would send and take in nothing."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ AZURE = {"api_version": "preview", "key_in_header": True}
 
 @pytest.mark.parametrize("more", [{}, BEARER, AZURE])
 @pytest.mark.parametrize("ref", [REF, RunRef("Assistants", "run_1", "thread_1"), RunRef("Responses", "a/b?c#d é+:@&")])
+@pytest.mark.parametrize("cancels", [False, True])
 async def test_it_is_asked_for_as_the_sdk_asks(
-    clients: Clients, serve: Callable[..., Any], more: dict[str, Any], ref: RunRef
+    clients: Clients, serve: Callable[..., Any], more: dict[str, Any], ref: RunRef, cancels: bool
 ) -> None:
     asked = []
 
@@ -71,16 +72,18 @@ async def test_it_is_asked_for_as_the_sdk_asks(
         return web.json_response(RUN)
 
     credentials = Credentials(await serve(answer), KEY, **more)
-    await wire(ref.api, clients, credentials).observe(ref)
-    sdk = clients.client(credentials)
+    its, sdk = wire(ref.api, clients, credentials), clients.client(credentials)
+    await (its.cancel if cancels else its.observe)(ref)
     if ref.api == "Responses":
-        await sdk.responses.retrieve(ref.id)
+        await (sdk.responses.cancel if cancels else sdk.responses.retrieve)(ref.id)
     else:
-        await sdk.beta.threads.runs.retrieve(ref.id, thread_id=ref.thread or "")
+        runs = sdk.beta.threads.runs
+        await (runs.cancel if cancels else runs.retrieve)(ref.id, thread_id=ref.thread or "")
     ours, theirs = asked
     assert ours[:2] == theirs[:2]
     # Theirs are of the SDK itself, or of its dealing with what is packed and empty.
-    unsent = {name for name in theirs[2] if name.startswith("x-stainless-")} | {"content-type", "connection"}
+    unsent = {name for name in theirs[2] if name.startswith("x-stainless-")} | {"connection"}
+    unsent |= set() if cancels else {"content-type"}
     expected = {name: value for name, value in theirs[2].items() if name not in unsent}
     assert ours[2] == expected | {"accept-encoding": "identity"}
 
@@ -147,7 +150,8 @@ async def test_a_header_may_hold_any_character(clients: Clients, serve: Callable
         body = json.dumps(RUN if status == 200 else {"error": {"message": "slow down"}}).encode()
         transport = request.transport
         assert transport is not None
-        head = f"HTTP/1.1 {status} OK\r\nX-Served-By: Zürich\r\nContent-Length: {len(body)}\r\nRetry-After: 7\r\n\r\n"
+        head = f"HTTP/1.1 {status} OK\r\nX-Served-By: Zürich\r\nContent-Length: {len(body)}\r\nRetry-After: 7\r\n"
+        head += "Connection: close\r\n\r\n"
         transport.write(head.encode("utf-8") + body)
         transport.close()
         return web.StreamResponse()

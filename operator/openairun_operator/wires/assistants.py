@@ -198,7 +198,9 @@ class Assistants:
 
     async def observe(self, ref: RunRef) -> RunObservation:
         thread = ref.thread or ""
-        answer = await self._caller.call(lambda c: c.read("threads", thread, "runs", ref.id, headers=ASSISTANTS_V2))
+        answer = await self._caller.call(
+            lambda c: c.ask("GET", "threads", thread, "runs", ref.id, headers=ASSISTANTS_V2)
+        )
         return await self._seen(answer, thread)
 
     async def _seen(self, answer: Answer, thread: str) -> RunObservation:
@@ -225,7 +227,8 @@ class Assistants:
         thread = ref.thread or ""
         try:
             answer = await self._caller.call(
-                lambda c: c.beta.threads.runs.with_raw_response.cancel(ref.id, thread_id=thread), doing="optional"
+                lambda c: c.ask("POST", "threads", thread, "runs", ref.id, "cancel", headers=ASSISTANTS_V2),
+                doing="optional",
             )
         except CallFailedError as error:
             if refused(error):

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import aiohttp
@@ -17,6 +17,7 @@ import httpx2
 import openai
 import openai.resources.beta.beta  # with the next: else the first request loads them, in the time that it has
 import openai.resources.responses.responses
+from multidict import CIMultiDict
 from openai import AsyncOpenAI, DefaultAioHttpClient
 from openai._vendor.httpx_aiohttp import AiohttpTransport
 from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream
@@ -25,6 +26,8 @@ from yarl import URL
 from openairun_operator.wires import errors
 from openairun_operator.wires.guard import Guard, GuardedResolver, Network
 from openairun_operator.wires.hiding import Hidden
+
+Method = Literal["GET", "POST"]
 
 _MAX_CONNECTIONS: Final = 256
 _MAX_CLIENTS: Final = 512
@@ -116,7 +119,7 @@ class _Pool(DefaultAioHttpClient):
     def __init__(self, trust: Trust, timeout: float, guard: Guard) -> None:
         self._guard = guard if trust.guarded else None
         self.direct = trust.guarded or not urllib.request.getproxies()
-        """Whether `read` may be used: it knows of no proxy."""
+        """Whether `ask` may be used: it knows of no proxy."""
         self._going = 0
         self._retired = False
         super().__init__(
@@ -152,16 +155,18 @@ class _Pool(DefaultAioHttpClient):
         async with self._used(request.url.host):
             return await self._send(request, stream=stream, **more)
 
-    async def read(self, url: URL, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout) -> "Answered":
-        """GET `url` without httpx2, which takes more time than all else: most requests are looks at runs.
+    async def ask(
+        self, method: Method, url: URL, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout
+    ) -> "Answered":
+        """Send a request without a body, and without httpx2, which takes more time than all else.
 
         As with `send`, no redirect is followed and no more than MAX_ANSWER is read.
         """
         async with self._used(url.host or ""):
             session = self._direct.client = self._direct.get_client()
             # yarl would write some ids in another way; packed, an answer could hide its size.
-            async with session.get(
-                url, headers=headers, allow_redirects=False, auto_decompress=False, timeout=timeout
+            async with session.request(
+                method, url, headers=headers, allow_redirects=False, auto_decompress=False, timeout=timeout
             ) as answer:
                 parts: AsyncIterator[bytes] = answer.content.iter_chunked(_CHUNK)
                 if "Content-Encoding" in answer.headers:
@@ -236,7 +241,7 @@ def _timeout(seconds: float) -> httpx2.Timeout:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a server answered to `Client.read`."""
+    """What a server answered to `Client.ask`."""
 
     status: int
     reason: str
@@ -247,7 +252,7 @@ class Answered:
 
 
 class Client(AsyncOpenAI):
-    """The SDK's client, which can also read what is below its address without what the SDK takes for it."""
+    """The SDK's client, which can also look at runs and cancel them without what the SDK takes for it."""
 
     def __init__(self, credentials: Credentials, pool: _Pool, timeout: float) -> None:
         version = credentials.api_version
@@ -268,13 +273,15 @@ class Client(AsyncOpenAI):
         in_header = credentials.key_in_header
         key = {"api-key": credentials.key} if in_header else {"Authorization": f"Bearer {credentials.key}"}
         named = {"OpenAI-Organization": credentials.organization, "OpenAI-Project": credentials.project}
-        self._headers = {
+        headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": self.user_agent,
             **key,
             **{name: value for name, value in named.items() if value is not None},
         }
+        self._headers = CIMultiDict(headers)
+        self._address = str(self.base_url).rstrip("/")
         self._wait = aiohttp.ClientTimeout(
             connect=timeout, sock_connect=min(_CONNECT_TIMEOUT, timeout), sock_read=timeout
         )
@@ -283,8 +290,10 @@ class Client(AsyncOpenAI):
     def user_agent(self) -> str:
         return f"AsyncOpenAI/Python {openai.__version__}"  # as it is; the SDK's has the name of this class
 
-    async def read(self, *path: str, headers: Mapping[str, str] | None = None) -> Answered | httpx2.Response:
-        """GET what `path` names, below the client's address. Raises what the SDK's own methods raise.
+    async def ask(
+        self, method: Method, *path: str, headers: Mapping[str, str] | None = None
+    ) -> Answered | httpx2.Response:
+        """GET what `path` names, below the client's address, or POST nothing to it. Raises what the SDK raises.
 
         `headers` are those by which the API is told from others.
         """
@@ -292,9 +301,15 @@ class Client(AsyncOpenAI):
             raise ValueError("an id that a URL would take for another folder")
         where = "/" + "/".join(quote(name, safe=_SAFE) for name in path)
         if not self._pool.direct:
-            return await self.get(where, cast_to=httpx2.Response, options={"headers": headers or {}})
-        url = URL(f"{str(self.base_url).rstrip('/')}{where}", encoded=True).with_query(self._query)
-        answer = await self._pool.read(url, {**self._headers, **(headers or {})}, self._wait)
+            send = self.get if method == "GET" else self.post
+            return await send(where, cast_to=httpx2.Response, options={"headers": headers or {}})
+        url = URL(f"{self._address}{where}", encoded=True)
+        if self._query:
+            url = url.with_query(self._query)
+        said: Mapping[str, str] = {**self._headers, **headers} if headers else self._headers
+        if method == "POST":
+            said = {**said, "Content-Type": "application/json"}  # of an empty body too, as the SDK has it
+        answer = await self._pool.ask(method, url, said, self._wait)
         if 200 <= answer.status < 300:
             return answer
         raise self._make_status_error_from_response(
@@ -302,7 +317,7 @@ class Client(AsyncOpenAI):
                 answer.status,
                 headers=_unpacked(answer.raw_headers),
                 content=answer.content,
-                request=httpx2.Request("GET", str(url)),
+                request=httpx2.Request(method, str(url)),
                 extensions={"reason_phrase": answer.reason.encode(errors="replace")},
             )
         )

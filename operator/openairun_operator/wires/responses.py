@@ -248,11 +248,11 @@ class Responses:
         return observation(answer)
 
     async def observe(self, ref: RunRef) -> RunObservation:
-        return observation(await self._caller.call(lambda c: c.read("responses", ref.id)))
+        return observation(await self._caller.call(lambda c: c.ask("GET", "responses", ref.id)))
 
     async def cancel(self, ref: RunRef) -> RunObservation:
         try:
-            answer = await self._caller.call(lambda c: c.responses.with_raw_response.cancel(ref.id), doing="optional")
+            answer = await self._caller.call(lambda c: c.ask("POST", "responses", ref.id, "cancel"), doing="optional")
             return observation(answer)
         except CallFailedError as error:
             if refused(error):

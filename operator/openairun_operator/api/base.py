@@ -11,6 +11,14 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
+class Whole(Model):
+    """A piece of a status that is only ever written as a whole: the API server notes whose it is once, and not for each
+    of its fields, which would take more room than they do, and time with each write.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
+
+
 _FIELDS_SET: dict[frozenset[str], set[str]] = {}
 _SETS: Final = 1000
 _AnyModel = TypeVar("_AnyModel", bound=BaseModel | None)

@@ -17,7 +17,7 @@ from openairun_operator.api.status import OpenAIRunStatus
 _KEEP = (
     "type", "format", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
     "minProperties", "maxProperties", "required", "x-kubernetes-validations", "x-kubernetes-list-type",
-    "x-kubernetes-list-map-keys", "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-list-map-keys", "x-kubernetes-map-type", "x-kubernetes-preserve-unknown-fields",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from openairun_operator.api.base import Model
+from openairun_operator.api.base import Model, Whole
 from openairun_operator.api.rules import ATOMIC
 
 API = Literal["Responses", "Assistants"]
@@ -16,7 +16,7 @@ RecordState = Literal["claimed", "created", "refused", "released", "cancelled"]
 TurnState = Literal["claimed", "taken", "refused", "released"]
 
 
-class Usage(Model):
+class Usage(Whole):
     """Tokens used, as OpenAI counts them."""
 
     promptTokens: Annotated[int | None, Field(description="Tokens that went in.")] = None
@@ -45,7 +45,7 @@ class Turn(Model):
     ] = None
 
 
-class Record(Model):
+class Record(Whole):
     """One attempt to create a run, and what became of it."""
 
     version: Annotated[int, Field(description="The version of this record's form.")] = 1

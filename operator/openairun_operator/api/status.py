@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from openairun_operator.api.base import Model
+from openairun_operator.api.base import Model, Whole
 from openairun_operator.api.record import API, Record, Usage
 from openairun_operator.api.rules import ATOMIC
 
@@ -26,7 +26,7 @@ MAX_FILES: Final = 100
 CallType = Literal["function", "custom", "mcp_approval"]
 
 
-class Condition(Model):
+class Condition(Whole):
     """As metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316, description="What the condition speaks of.")]
@@ -56,14 +56,14 @@ BY_TYPE: Final[dict[str, Any]] = {"x-kubernetes-list-type": "map", "x-kubernetes
 """How lists of conditions are merged."""
 
 
-class LastError(Model):
+class LastError(Whole):
     """Why the run failed, in OpenAI's words."""
 
     code: Annotated[str, Field(description="OpenAI's error code.")]
     message: Annotated[str, Field(description="OpenAI's message.")]
 
 
-class IncompleteDetails(Model):
+class IncompleteDetails(Whole):
     """Why the run ended as Incomplete."""
 
     reason: Annotated[str, Field(description="OpenAI's reason, such as max_output_tokens.")]
@@ -88,7 +88,7 @@ class ToolCall(Model):
     serverLabel: Annotated[str | None, Field(description="The MCP server that asks for approval.")] = None
 
 
-class RequiredAction(Model):
+class RequiredAction(Whole):
     """What the run waits for."""
 
     toolCalls: Annotated[
@@ -109,7 +109,7 @@ class Step(Model):
     details: Annotated[str | None, Field(description="More of it, as OpenAI's JSON, cut at 1024 characters.")] = None
 
 
-class Output(Model):
+class Output(Whole):
     """The answer."""
 
     text: Annotated[str, Field(description="The answer's text, cut at 64 KiB.")]
@@ -123,7 +123,7 @@ class Output(Model):
     ] = None
 
 
-class Effective(Model):
+class Effective(Whole):
     """The values that hold for this run, after all defaults."""
 
     timeout: Annotated[str | None, Field(description="How long the run may take.")] = None

@@ -16,6 +16,7 @@ from openairun_operator import handlers
 from openairun_operator.api.names import PLURAL, PROVIDER_PLURAL
 from openairun_operator.checking import Checker
 from openairun_operator.config import Settings
+from openairun_operator.kube import kopf_listing
 from openairun_operator.kube.cluster import Cluster, ClusterError
 from openairun_operator.kube.credentials import ExchangedKey, OperatorKey, OwnKey
 from openairun_operator.kube.events import Events
@@ -122,13 +123,21 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     providers.changed = reconciler.provider_changed
 
     known = asyncio.Event()
+    versions: dict[str | None, str] = {}
 
     async def begin() -> None:
         # Once: what goes on is looked at and cancelled though the watch began anew and nothing can be listed.
         if not known.is_set():
-            await _know_all(settings, cluster, providers, reconciler)
+            await _know_all(settings, cluster, providers, reconciler, versions)
             known.set()
         await reconciler.scheduler.run()
+
+    async def since(plural: str, namespace: str | None) -> str | None:
+        """What was listed is watched from then on: once, since a watch that begins anew has missed something."""
+        if plural != PLURAL:
+            return None
+        await known.wait()
+        return versions.pop(namespace, None)
 
     background = {
         "scheduler": begin,
@@ -143,7 +152,10 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     async with _served(metrics, settings.metrics), leading(lease, stop, settings.liveness) as ours:
         if not ours:
             return
-        await keep_watching(lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop)
+        with kopf_listing.watching_from(since):
+            await keep_watching(
+                lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop
+            )
 
 
 def _own_key(settings: Settings, clients: Clients) -> OwnKey:
@@ -157,8 +169,17 @@ def _own_key(settings: Settings, clients: Clients) -> OwnKey:
     return key
 
 
-async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, reconciler: Reconciler) -> None:
-    """List all there is before the first create: else one could overtake another, or be one too many."""
+async def _know_all(
+    settings: Settings,
+    cluster: Cluster,
+    providers: Providers,
+    reconciler: Reconciler,
+    versions: dict[str | None, str],
+) -> None:
+    """List all there is before the first create: else one could overtake another, or be one too many.
+
+    `versions` takes those of the lists, by namespace, for whoever watches.
+    """
     while True:
         try:
             await _know(cluster.every(PROVIDER_PLURAL, settings.namespaces), providers.saw, _NO_PROVIDERS)
@@ -166,7 +187,7 @@ async def _know_all(settings: Settings, cluster: Cluster, providers: Providers, 
             await providers.own.key.looked()
             if settings.own_provider_selector:
                 await _know(cluster.every_namespace(), providers.saw_namespace, _NO_NAMESPACES)
-            async for body in cluster.every(PLURAL, settings.namespaces):
+            async for body in cluster.every(PLURAL, settings.namespaces, versions):
                 reconciler.saw(None, body)
         except ClusterError as error:
             logger.warning("%s; trying again", error)

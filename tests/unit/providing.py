@@ -147,7 +147,9 @@ class ApiServer:
     async def read_provider(self, namespace: str, name: str) -> Body:
         return copy.deepcopy(self._get("read_provider", PROVIDERS, namespace, name))
 
-    async def every(self, plural: str, namespaces: Iterable[str]) -> AsyncIterator[Body]:
+    async def every(
+        self, plural: str, namespaces: Iterable[str], versions: dict[str | None, str] | None = None
+    ) -> AsyncIterator[Body]:
         for kind, namespace, name in sorted(self.objects):
             if kind == plural:
                 yield copy.deepcopy(self._get("list", kind, namespace, name))

@@ -50,7 +50,7 @@ async def test_keys_that_cannot_be_read_hold_up_no_other_run(town: Town, monkeyp
     town.run("team", "new", "blue")
     town.run("team", "waits", "red")
     asked = len(town.servers.asked)
-    know = assembly._know_all(town.settings, cast(Any, town.api), town.providers, town.reconciler)
+    know = assembly._know_all(town.settings, cast(Any, town.api), town.providers, town.reconciler, {})
     town.spawn(town.providers.watch(), know, town.reconciler.scheduler.run())
     await town.until(lambda: "new" in town.servers.creates(), 15)
     await town.passes(30)
@@ -71,7 +71,7 @@ async def test_all_is_known_before_the_first_create(town: Town, monkeypatch: pyt
         town.run("other", name)
     town.run("team", "own")
     town.api.down = {"list"}
-    town.spawn(assembly._know_all(town.settings, cast(Any, town.api), town.providers, town.reconciler))
+    town.spawn(assembly._know_all(town.settings, cast(Any, town.api), town.providers, town.reconciler, {}))
     await town.passes(5)
     assert town.servers.asked == []
     town.api.down = set()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
+import logging
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import kopf
 import pytest
+from kopf._cogs.clients import watching
+from kopf._cogs.structs import references
 from kubernetes.aio import client
 from reconciling import World
 
@@ -22,7 +25,7 @@ from openairun_operator import assembly, handlers
 from openairun_operator.api.crd import PLURALS, custom_resource_definition
 from openairun_operator.api.names import FINALIZER, GROUP, PLURAL, RECORD_ANNOTATION
 from openairun_operator.config import Settings
-from openairun_operator.kube import kopf_settings
+from openairun_operator.kube import kopf_listing, kopf_settings
 from openairun_operator.kube.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +112,36 @@ def test_kopf_keeps_and_compares_nothing(settings: kopf.OperatorSettings) -> Non
     assert diffbase.fetch(body=body) is None
     essence = diffbase.build(body=body)
     assert progress.clear(essence=essence) == essence == {}
+
+
+async def test_what_was_just_listed_is_not_listed_again(
+    settings: kopf.OperatorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kopf would make a task for each object at each start: most of what a start would take."""
+    asked = []
+
+    async def since(plural: str, namespace: str | None) -> str | None:
+        asked.append((plural, namespace))
+        return "7" if plural == PLURAL else None
+
+    async def listing(**_: Any) -> AsyncIterator[tuple[list[Any], str]]:
+        yield [OBJECT], "8"
+
+    monkeypatch.setattr(kopf_listing, "_LIST", listing)
+
+    async def listed(plural: str) -> list[Any]:
+        resource = references.Resource(GROUP, "v1alpha1", plural)
+        # As kopf's watch has it.
+        chunks = watching.fetching.fetch_objs(
+            settings=settings, resource=resource, namespace="team", logger=logging.getLogger()
+        )
+        return [chunk async for chunk in chunks]
+
+    assert await listed(PLURAL) == [([OBJECT], "8")]
+    with kopf_listing.watching_from(since):
+        assert await listed(PLURAL) == [((), "7")]
+        assert await listed("openaiproviders") == [([OBJECT], "8")]
+    assert asked == [(PLURAL, "team"), ("openaiproviders", "team")]
 
 
 def test_kopfs_names_are_its_own(settings: kopf.OperatorSettings) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import re
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import aiohttp
@@ -21,6 +23,7 @@ from openairun_operator.kube.cluster import (
     GoneError,
     PatchError,
     RefusedError,
+    Subject,
 )
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run, parse
@@ -231,7 +234,8 @@ async def test_claim_and_finalizer_are_one_write_that_depends_on_what_was_seen()
 
 def page(*names: str, more: str = "") -> Response:
     items = [{"metadata": {"name": name}} for name in names]
-    return Response(200, json.dumps({"items": items, "metadata": {"continue": more} if more else {}}))
+    metadata = {"resourceVersion": "9"} | ({"continue": more} if more else {})
+    return Response(200, json.dumps({"items": items, "metadata": metadata}))
 
 
 async def listed(wire: Wire, *namespaces: str) -> list[str]:
@@ -254,6 +258,29 @@ async def test_a_list_of_all_namespaces_is_one() -> None:
     wire = Wire(page("a"))
     assert await listed(wire) == ["a"]
     assert wire.sent[0][1] == "https://cluster/apis/openairun.dev/v1alpha1/openairuns?limit=500"
+
+
+async def test_a_list_tells_from_which_version_on_to_watch() -> None:
+    versions: dict[str | None, str] = {}
+    pages = [page("a", more="2"), page("b"), page("c")]
+    cluster = connected(Wire(*pages))
+    names = [item["metadata"]["name"] async for item in cluster.every("openairuns", ["red", "blue"], versions)]
+    assert names == ["a", "b", "c"]
+    assert versions == {"red": "9", "blue": "9"}
+    async for _ in connected(Wire(page())).every("openairuns", (), versions):
+        pass
+    assert versions[None] == "9"
+
+
+async def test_a_list_that_nobody_wants_further_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    wire = Wire(page("a", "b", more="2"), refusal(410, "The provided continue parameter is too old"))
+    listing = connected(wire).every("openairuns", ())
+    async for _ in listing:
+        break
+    await cast(Any, listing).aclose()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert "never retrieved" not in caplog.text
 
 
 async def test_a_list_whose_next_page_has_expired_fails_and_may_be_read_anew() -> None:
@@ -282,7 +309,7 @@ async def test_events_and_the_lease_do_not_stand_in_the_line_of_all_workers() ->
     for _ in range(500):
         await asyncio.sleep(0)
     assert len(wire.sent) == 16
-    await cluster.post_event(RUN, Event("Normal", "Created", "m"), "me")
+    await cluster.post_event(Subject("team", "x", "uid"), Event("Normal", "Created", "m"), datetime.now(UTC), "me")
     await cluster.read_lease("openairun-system", "openairun-operator")
     assert len(wire.sent) == 18
     wire.free.set()

@@ -7,6 +7,7 @@ import os
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -157,6 +158,15 @@ async def _load_kubeconfig(configuration: client.Configuration) -> str:
         raise ClusterError(_CONNECT, None, f"{files} cannot be used: {said}. {_ELSE}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The resource that an Event is of."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
 class Cluster:
     """A connection to the API server, from the pod's service account or the kubeconfig."""
 
@@ -195,25 +205,49 @@ class Cluster:
         served = {resource["name"] for resource in found["resources"]}
         return [f"{plural}.{GROUP}" for plural in (PLURAL, PROVIDER_PLURAL) if plural not in served]
 
-    async def every(self, plural: str, namespaces: Iterable[str]) -> AsyncIterator[Body]:
-        """All objects of a kind of ours, of all namespaces if none is named. Raises ClusterError."""
-        for path in [_path(_RESOURCES, namespace, plural) for namespace in namespaces] or [f"{_RESOURCES}/{plural}"]:
-            async for item in self._all(plural, path):
-                yield item
+    async def every(
+        self, plural: str, namespaces: Iterable[str], versions: dict[str | None, str] | None = None
+    ) -> AsyncIterator[Body]:
+        """All objects of a kind of ours, of all namespaces if none is named. Raises ClusterError.
 
-    def every_namespace(self) -> AsyncIterator[Body]:
+        `versions` takes the resourceVersion of each list, from which on to watch, by namespace; None: of all.
+        """
+        several: list[str | None] = [*namespaces]
+        for namespace in several or [None]:
+            path = f"{_RESOURCES}/{plural}" if namespace is None else _path(_RESOURCES, namespace, plural)
+            async for page in self._pages(plural, path):
+                if versions is not None:
+                    versions[namespace] = page["metadata"].get("resourceVersion", "")  # the same of all pages
+                for item in page["items"]:
+                    await asyncio.sleep(0)  # the next page comes meanwhile
+                    yield item
+
+    async def every_namespace(self) -> AsyncIterator[Body]:
         """All namespaces themselves. Raises ClusterError."""
-        return self._all("namespaces", f"{_CORE}/namespaces")
-
-    async def _all(self, plural: str, path: str) -> AsyncIterator[Body]:
-        more = ""
-        while True:
-            page = await self._exchange("GET", f"list {plural}", f"{path}?limit={_PAGE}{more}")
+        async for page in self._pages("namespaces", f"{_CORE}/namespaces"):
             for item in page["items"]:
                 yield item
-            if not (token := page["metadata"].get("continue")):
-                break
-            more = f"&continue={quote(token, safe='')}"
+
+    async def _pages(self, plural: str, path: str) -> AsyncIterator[Body]:
+        """A list, page by page; while one is read, the next is on its way."""
+
+        def ask(more: str = "") -> asyncio.Task[Body]:
+            asking = asyncio.create_task(self._exchange("GET", f"list {plural}", f"{path}?limit={_PAGE}{more}"))
+            asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may want it any more
+            return asking
+
+        coming = ask()
+        try:
+            while True:
+                page = await coming
+                token = page["metadata"].get("continue")
+                if token:
+                    coming = ask(f"&continue={quote(token, safe='')}")
+                yield page
+                if not token:
+                    return
+        finally:
+            coming.cancel()
 
     async def find(self, run: Run) -> Body | None:
         """The resource as it is now; None if there is none, or another bears its name. By a list: get is no right."""
@@ -293,29 +327,29 @@ class Cluster:
     async def _send(self, run: Run, what: str, patch: Any, content_type: str) -> Body:
         return await self._exchange("PATCH", what, _place(run), patch, content_type)
 
-    async def post_event(self, run: Run, event: Event, instance: str) -> None:
-        """Show `event` with the resource. Raises ClusterError."""
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    async def post_event(self, subject: Subject, event: Event, at: datetime, instance: str) -> None:
+        """Show `event`, which was at `at`, with the resource. Raises ClusterError."""
+        when = f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         body = {
-            "metadata": {"generateName": f"{run.name[:200]}-", "namespace": run.namespace},
+            "metadata": {"generateName": f"{subject.name[:200]}-", "namespace": subject.namespace},
             "involvedObject": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
-                "namespace": run.namespace,
-                "name": run.name,
-                "uid": run.uid,
+                "namespace": subject.namespace,
+                "name": subject.name,
+                "uid": subject.uid,
             },
             "type": event.type,
             "reason": event.reason,
             "message": event.message[:1024],
-            "firstTimestamp": now,
-            "lastTimestamp": now,
+            "firstTimestamp": when,
+            "lastTimestamp": when,
             "count": 1,
             "source": {"component": _COMPONENT},
             "reportingComponent": _COMPONENT,
             "reportingInstance": instance,
         }
-        path = _path(_CORE, run.namespace, "events")
+        path = _path(_CORE, subject.namespace, "events")
         await self._exchange("POST", "post an event", path, body, beside=True)
 
     async def read(self, kind: Kind, namespace: str, name: str) -> Body:

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from typing import Final
 
-from openairun_operator.kube.cluster import Cluster, ClusterError
+from openairun_operator.kube.cluster import Cluster, ClusterError, Subject
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run
 
@@ -12,8 +13,11 @@ logger = logging.getLogger(__name__)
 
 _LINES: Final = 4
 """Posted at once: one after another they would come long after what they tell of, when much happens."""
-_WAITING: Final = 250
+_WAITING: Final = 2500
 """Events that wait in a line."""
+_RATE: Final = 20.0
+"""Events posted in a second, beyond the burst: when thousands of runs end at once, to end them comes before telling."""
+_BURST: Final = 200
 _FLUSH: Final = 3.0
 
 
@@ -23,14 +27,18 @@ class Events:
     def __init__(self, cluster: Cluster, instance: str) -> None:
         self._cluster = cluster
         self._instance = instance
-        self._lines: list[asyncio.Queue[tuple[Run, Event]]] = [asyncio.Queue(_WAITING) for _ in range(_LINES)]
+        self._lines: list[asyncio.Queue[tuple[Subject, Event, datetime]]]
+        self._lines = [asyncio.Queue(_WAITING) for _ in range(_LINES)]
+        self._turns = 0.0
+        """When the next is due, by the event loop's clock, if none was posted for a while."""
 
     def emit(self, run: Run, event: Event) -> None:
         """Log the event, and post it soon."""
         level = logging.INFO if event.type == "Normal" else logging.WARNING
         logger.log(level, "%s: %s: %s", run.key, event.reason, event.message)
         try:
-            self._lines[hash(run.uid) % _LINES].put_nowait((run, event))
+            subject = Subject(run.namespace, run.name, run.uid)  # the run itself takes much more room
+            self._lines[hash(run.uid) % _LINES].put_nowait((subject, event, datetime.now(UTC)))
         except asyncio.QueueFull:
             logger.warning("%s: too many events are waiting; this one is not posted", run.key)
 
@@ -40,10 +48,17 @@ class Events:
             for line in self._lines:
                 tasks.create_task(self._post_all(line))
 
-    async def _post_all(self, line: asyncio.Queue[tuple[Run, Event]]) -> None:
+    async def _turn(self) -> None:
+        """Wait until one more may be posted."""
+        now = asyncio.get_running_loop().time()
+        self._turns = max(self._turns, now - _BURST / _RATE) + 1 / _RATE
+        await asyncio.sleep(self._turns - now)
+
+    async def _post_all(self, line: asyncio.Queue[tuple[Subject, Event, datetime]]) -> None:
         posting: asyncio.Future[None] | None = None
         try:
             while True:
+                await self._turn()
                 posting = asyncio.ensure_future(self._post(*await line.get()))
                 await asyncio.shield(posting)
         except asyncio.CancelledError:
@@ -57,8 +72,8 @@ class Events:
                 logger.warning("%d events are not posted", line.qsize())
             raise
 
-    async def _post(self, run: Run, event: Event) -> None:
+    async def _post(self, subject: Subject, event: Event, at: datetime) -> None:
         try:
-            await self._cluster.post_event(run, event, self._instance)
+            await self._cluster.post_event(subject, event, at, self._instance)
         except ClusterError as error:  # a namespace that is being deleted refuses events
-            logger.warning("%s: %s", run.key, error)
+            logger.warning("%s/%s: %s", subject.namespace, subject.name, error)

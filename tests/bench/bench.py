@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from typing import Any
 import world
 from apiserver import Cluster
 from contestants import CONTESTANTS, OURS
-from flight import FINISHES, PHASES, Flight
+from flight import PHASES, Flight
+from limits import FINISHES, MANY, MANY_FINISHES, Limits, spread
 from meters import memory
 from plot import draw
-from report import report
+from report import report, where
+from series import fly_all
 from standin import shapes
 from verdicts import verdicts
 from world import World
@@ -39,8 +42,6 @@ import openairun_operator
 _ROOT = Path(__file__).parents[2]
 _SIZES = (100, 500, 1000, 5000)
 _BASELINE_TO = 1000
-_MANY = 1000
-"""From more runs than these on, the interval is the longer one."""
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -61,8 +62,9 @@ def _arguments() -> argparse.Namespace:
     add("--sizes", type=_numbers, default=_SIZES, help=f"runs in flight ({sizes}; the baseline to {_BASELINE_TO})")
     add("--only", choices=sorted(CONTESTANTS), help="measure this one alone")
     add("--phases", type=_phases, default=PHASES, help=f"after creating: some of {','.join(PHASES)} (all)")
-    add("--interval", type=float, help=f"seconds between two polls of a run (5; 10 for more than {_MANY} runs)")
-    add("--finishes", type=float, default=FINISHES, help="at most so many runs finish in a second (%(default)g)")
+    add("--interval", type=float, help=f"seconds between two polls of a run (5; 10 for more than {MANY} runs)")
+    rates = f"{FINISHES:g}; {MANY_FINISHES:g} for more than {MANY} runs"
+    add("--finishes", type=float, help=f"at most so many runs finish in a second ({rates})")
     add("--cluster", choices=("auto", "standin", "real"), default="auto", help="auto: the real one where it is found")
     add("--out", type=Path, default=_ROOT / "bench-results", help="the folder for what comes of it (bench-results)")
     add("--logs", type=Path, help="a folder in which the operators' logs stay (none)")
@@ -108,23 +110,24 @@ def _check_shapes() -> None:
         Response.model_validate(shape, strict=True)
 
 
-async def _measure(arguments: argparse.Namespace, place: World, results: dict[str, Any], file: Path) -> None:
-    """Fly them all; what there is is written after each."""
+def _planned(arguments: argparse.Namespace, place: World) -> Iterator[Flight]:
+    """For each N ours, then the baseline."""
     for count in arguments.sizes:
         for contestant in CONTESTANTS.values():
             if arguments.only not in (None, contestant.name):
                 continue
             if contestant is not OURS and count > _BASELINE_TO:
                 continue
-            interval = arguments.interval or (5.0 if count <= _MANY else 10.0)
-            flight = Flight(place, contestant, count, interval, arguments.finishes)
-            results["flights"].append(await flight.fly(arguments.phases))
-            results["verdicts"] = [verdict.__dict__ for verdict in verdicts(results)]
-            _write(results, file)
+            interval = arguments.interval or (5.0 if count <= MANY else 10.0)
+            yield Flight(place, contestant, Limits(count, interval, spread(count, interval, arguments.finishes)))
 
 
 def _write(results: dict[str, Any], file: Path) -> None:
-    file.write_text(json.dumps(results))
+    """All there is so far; whoever stops the bench meanwhile finds what there was before."""
+    results["verdicts"] = [verdict.__dict__ for verdict in verdicts(results)]
+    written = file.with_suffix(".written")
+    written.write_text(json.dumps(results))
+    written.rename(file)
 
 
 async def _bench(
@@ -137,21 +140,26 @@ async def _bench(
         directory = arguments.logs or stack.enter_context(tempfile.TemporaryDirectory(prefix="openairun-bench-"))
         async with world.session(cluster) as session:
             place = World(cluster, session, Path(directory), pids)
-            results["cluster"] = place.where
-            print(f"On {place.where}; no rate limits at OpenAI; results go to {file.parent}", flush=True)
-            await _measure(arguments, place, results, file)
+            results |= {"cluster": place.where, "etcd": place.etcd}
+            print(f"On {where(results)}; no rate limits at OpenAI; results go to {file}", flush=True)
+            planned = list(_planned(arguments, place))
+            await fly_all(planned, arguments.phases, results, lambda: _write(results, file))
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure; the answer is the results, which stand in a new file too."""
+    """Measure; the answer is the results, which stand in a new file too. However it ends, it shows what there is."""
     _check_shapes()
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / f"bench-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     results: dict[str, Any] = {**_circumstances(), "flights": []}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with world.some_cluster(arguments.cluster) as (cluster, pids):
-        asyncio.run(_bench(arguments, cluster, pids, results, file))
-    _show(results, file)
+    try:
+        with world.some_cluster(arguments.cluster) as (cluster, pids):
+            asyncio.run(_bench(arguments, cluster, pids, results, file))
+    finally:
+        if results["flights"]:
+            _write(results, file)
+            _show(results, file)
     return results
 
 

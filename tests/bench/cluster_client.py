@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -14,8 +14,15 @@ from contestants import Kind
 from meters import api_requests
 
 _AT_ONCE = 16
+_PREPARES = 30.0
 FINISHED = ("completed", "failed", "cancelled", "incomplete", "expired")
 """Phases that no run leaves again, in lower case: ours are written in CamelCase."""
+_FREE = {"metadata": {"finalizers": None}}
+_MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+class RefusedError(Exception):
+    """The API server did not do as it was asked; the message is its own."""
 
 
 class ClusterClient:
@@ -34,12 +41,43 @@ class ClusterClient:
         """Create it, when it is its turn: a few requests are under way at once."""
         async with self._some, self._session.post(self._objects, json=body) as answer:
             if answer.status != 201:
-                raise RuntimeError(f"an object was not created: {answer.status} {await answer.text()}")
+                raise RefusedError(f"an object was not created: {answer.status} {await answer.text()}")
 
     async def delete(self, name: str) -> None:
         async with self._some, self._session.delete(f"{self._objects}/{name}") as answer:
             if answer.status not in (200, 404):
-                raise RuntimeError(f"{name} was not deleted: {answer.status} {await answer.text()}")
+                raise RefusedError(f"{name} was not deleted: {answer.status} {await answer.text()}")
+
+    async def objects(self) -> list[dict[str, Any]]:
+        """All that there are."""
+        return await self._pages(self._objects)
+
+    async def sweep(self, limit: float, prefix: str = "") -> tuple[int, int | None]:
+        """Remove all whose names begin so, finalizers or not, within `limit` seconds.
+
+        The answer is how many were found at once, and how many are left; None: the API server did not say.
+        """
+        most, found, removed = 0, None, set[str]()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while found is None or found:
+                    with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # asked again, while there is time
+                        bodies = [body for body in await self.objects() if body["metadata"]["name"].startswith(prefix)]
+                        found = [body["metadata"]["name"] for body in bodies]
+                        most = max(most, len(found))
+                        await together(self._remove(body, removed) for body in bodies)
+                    await asyncio.sleep(0.2 if found != [] else 0)
+        return most, None if found is None else sum(name not in removed for name in found)
+
+    async def _remove(self, body: Mapping[str, Any], removed: set[str]) -> None:
+        """Enter it in `removed`. What is refused is not, and is found again by the next list."""
+        name, done = body["metadata"]["name"], True
+        for method in removal(body):
+            sent: dict[str, Any] = {"json": _FREE, "headers": _MERGE} if method == "PATCH" else {}
+            async with self._some, self._session.request(method, f"{self._objects}/{name}", **sent) as answer:
+                done = done and answer.status in (200, 404)
+        if done:
+            removed.add(name)
 
     async def requests(self) -> Mapping[str, int] | None:
         """What the API server was asked so far; None if it does not count."""
@@ -51,23 +89,24 @@ class ClusterClient:
 
     async def events(self) -> list[tuple[str, str]]:
         """Every Event in the namespace: the name of its object and its reason."""
-        found, more = [], ""
+        found = await self._pages(f"{self._server}/api/v1/namespaces/{self._namespace}/events")
+        return [(item["involvedObject"]["name"], item["reason"]) for item in found]
+
+    async def _pages(self, url: str) -> list[dict[str, Any]]:
+        found, query = [], {"limit": "500"}
         while True:
-            url = f"{self._server}/api/v1/namespaces/{self._namespace}/events?limit=500{more}"
-            async with self._session.get(url) as answer:
+            async with self._session.get(url, params=query) as answer:
                 answer.raise_for_status()
                 page = await answer.json()
-            found += [(item["involvedObject"]["name"], item["reason"]) for item in page["items"]]
+            found += page["items"]
             if not (token := page["metadata"].get("continue")):
                 return found
-            more = f"&continue={token}"
+            query["continue"] = token
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[Watcher]:
         """Watch the objects; there are none yet."""
-        async with self._session.get(self._objects) as answer:
-            answer.raise_for_status()
-            watcher = Watcher((await answer.json())["metadata"]["resourceVersion"])
+        watcher = Watcher(await self._version())
         reading = asyncio.create_task(self._watch(watcher), name="watch")
         watcher.over = reading
         try:
@@ -75,6 +114,16 @@ class ClusterClient:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def _version(self) -> str:
+        """From which to watch. While the API server prepares for a new CRD it says 429, for some seconds."""
+        deadline = time.monotonic() + _PREPARES
+        while True:
+            async with self._session.get(self._objects) as answer:
+                if answer.status != 429 or time.monotonic() > deadline:
+                    answer.raise_for_status()
+                    return str((await answer.json())["metadata"]["resourceVersion"])
+            await asyncio.sleep(0.1)
 
     async def _watch(self, watcher: Watcher) -> None:
         while True:
@@ -84,6 +133,22 @@ class ClusterClient:
                     answer.raise_for_status()
                     await watcher.read(answer.content)
             await asyncio.sleep(0.1)
+
+
+def removal(body: Mapping[str, Any]) -> list[str]:
+    """The requests that remove an object whoever holds it: DELETE first, for after that no finalizer can be added."""
+    metadata = body["metadata"]
+    return ["DELETE"] * (not metadata.get("deletionTimestamp")) + ["PATCH"] * bool(metadata.get("finalizers"))
+
+
+async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do it all at once; when one fails, or this is cancelled, nothing of it goes on."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 _GONE: dict[str, Any] = {"metadata": {}}
@@ -101,8 +166,8 @@ class Watcher:
         """When the last of them appeared."""
         self.finished: dict[str, float] = {}
         """Runs whose status says that they have finished."""
-        self.gone = 0
-        self.gone_at = 0.0
+        self.gone: dict[str, float] = {}
+        """Names of objects that are no more."""
         self.histories: dict[str, list[tuple[float, dict[str, Any]]]] = {}
         """Every version of the objects that are entered here, by their names."""
         self.finishes: asyncio.Queue[str] = asyncio.Queue()
@@ -128,8 +193,7 @@ class Watcher:
         if (history := self.histories.get(name)) is not None:
             history.append((now, body if event["type"] != "DELETED" else _GONE))
         if event["type"] == "DELETED":
-            self.gone += 1
-            self.gone_at = now
+            self.gone[name] = now
             return
         run_id = status.get("runID")
         if run_id and name not in self.run_ids:

@@ -83,6 +83,8 @@ class Operator:
         self.started = time.time()
         self._process = spawn(command, directory, environment, self.log)
         self.pid = self._process.pid
+        self.killed = False
+        """By us: else, once it has ended, it died."""
 
     @property
     def ended(self) -> int | None:
@@ -91,6 +93,7 @@ class Operator:
 
     def kill(self) -> None:
         """Kill it, as the kernel would."""
+        self.killed = True
         kill_group(self._process)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Flight = dict[str, Any]
-"""What `Flight.fly` gave, perhaps by way of a JSON file."""
+"""`Flight.figures`, perhaps by way of a JSON file. Of one that was stopped phases are missing, or parts of them."""
 Figure = Callable[[Flight], float | None]
 
 _KIB, _MIB = 1024, 1024**2
@@ -41,13 +41,28 @@ def _figure(*path: str) -> Figure:
     return lambda flight: at(flight, *path)
 
 
+def complete(flight: Flight) -> bool:
+    """Whether it came to its end."""
+    return bool(flight.get("complete", True))
+
+
+def whole(flight: Flight, phase: str) -> bool:
+    """Whether all runs got as far as the phase should bring them: else it has no figure that is a sum of theirs."""
+    return bool(flight.get(phase, {}).get("whole", True))
+
+
 def _over(value: float | None, by: float | None, times: float = 1.0) -> float | None:
     return None if value is None or not by else times * value / by
 
 
 def _cpu(phase: str) -> Figure:
     """Milliseconds of CPU a run."""
-    return lambda flight: _over(at(flight, phase, "window", "cpu_s", "operator"), flight["n"], 1000)
+
+    def figure(flight: Flight) -> float | None:
+        spent = at(flight, phase, "window", "cpu_s", "operator")
+        return _over(spent, flight["n"], 1000) if whole(flight, phase) else None
+
+    return figure
 
 
 def _cpu_of_api(phase: str) -> Figure:
@@ -55,8 +70,9 @@ def _cpu_of_api(phase: str) -> Figure:
 
     def figure(flight: Flight) -> float | None:
         server, etcd = (at(flight, phase, "window", "cpu_s", name) for name in ("kube-apiserver", "etcd"))
-        lives = at(flight, phase, "count") or flight["n"]
-        return None if server is None or etcd is None else 1000 * (server + etcd) / lives
+        if server is None or etcd is None or not whole(flight, phase):
+            return None
+        return 1000 * (server + etcd) / (at(flight, phase, "count") or flight["n"])
 
     return figure
 
@@ -66,28 +82,33 @@ def cpu_a_poll(flight: Flight) -> float | None:
     return _over(at(flight, *window, "cpu_s", "operator"), at(flight, *window, "openai", "retrieve"), 1000)
 
 
-def _memory(*path: str) -> Figure:
-    """KiB a run, beyond what the operator had at its start."""
+def _memory(after: str, *path: str) -> Figure:
+    """KiB a run, beyond what the operator had at its start, if the phase `after` brought N there."""
 
     def figure(flight: Flight) -> float | None:
         now, base = at(flight, *path), at(flight, "start", "window", "rss", "operator")
-        return None if now is None or base is None else (now - base) / flight["n"] / _KIB
+        if now is None or base is None or not whole(flight, after):
+            return None
+        return (now - base) / int(flight["n"]) / _KIB
 
     return figure
 
 
-rss_in_flight = _memory("hold", "window", "rss", "operator")
+rss_in_flight = _memory("create", "hold", "window", "rss", "operator")
+_rss_finished = _memory("finish", "finish", "window", "rss", "operator")
 
 
 def _found_in_flight(flight: Flight) -> float | None:
     """KiB a run, of a process that found N in flight and N finished, beyond one that found those alone."""
     both, finished = at(flight, "restart", "rss", "operator"), at(flight, "restart", "rss_finished")
-    return None if both is None or finished is None else (both - finished) / flight["n"] / _KIB
+    if both is None or finished is None or not whole(flight["restart"], "second_crowd"):
+        return None
+    return (both - finished) / int(flight["n"]) / _KIB
 
 
 def _left(flight: Flight) -> float | None:
     now, base = at(flight, "delete", "rss", "operator"), at(flight, "start", "window", "rss", "operator")
-    return None if now is None or base is None else (now - base) / _MIB
+    return None if now is None or base is None or not whole(flight, "delete") else (now - base) / _MIB
 
 
 def patches(requests: dict[str, int] | None, of: str = "") -> int | None:
@@ -101,9 +122,15 @@ def patches(requests: dict[str, int] | None, of: str = "") -> int | None:
     )
 
 
+def _lives(flight: Flight) -> dict[str, Any]:
+    """What was found of whole lives; nothing, if some were not whole."""
+    lives: dict[str, Any] = flight.get("lives", {})
+    return lives if whole(flight, "lives") else {}
+
+
 def patches_a_life(of: str = "") -> Figure:
     def figure(flight: Flight) -> float | None:
-        lives = flight.get("lives", {})
+        lives = _lives(flight)
         return _over(patches(lives.get("window", {}).get("api"), of), lives.get("count"))
 
     return figure
@@ -115,7 +142,7 @@ def _patches_a_minute(flight: Flight) -> float | None:
 
 
 def events_a_life(flight: Flight) -> float | None:
-    lives = flight.get("lives", {})
+    lives = _lives(flight)
     return _over(sum(lives["events"].values()), lives["count"]) if lives else None
 
 
@@ -125,7 +152,7 @@ def _events_by_then(flight: Flight) -> float | None:
 
 
 def _requests_a_life(flight: Flight) -> float | None:
-    lives = flight.get("lives", {})
+    lives = _lives(flight)
     return _over(sum(lives["window"]["openai"].values()), lives["count"]) if lives else None
 
 
@@ -135,7 +162,7 @@ def patches_after_restart(flight: Flight) -> float | None:
 
 ROWS = (
     Row("CPU a poll", "ms", cpu_a_poll, grows="a run"),
-    Row("CPU a whole short life, deletion included", "ms", _figure("lives", "cpu_ms"), 1),
+    Row("CPU a whole short life, deletion included", "ms", lambda f: at(_lives(f), "cpu_ms"), 1),
     Row("CPU to create N, first polls included", "ms a run", _cpu("create"), 1, "a run"),
     Row("CPU to cancel and release N", "ms a run", _cpu("delete"), 1, "a run"),
     Row("API server and etcd: CPU a whole short life", "ms", _cpu_of_api("lives"), 1),
@@ -144,9 +171,9 @@ ROWS = (
     Row("API server and etcd: CPU to delete N running", "ms a run", _cpu_of_api("delete"), 1, "a run"),
     Row("RSS at the start", "MiB", lambda f: _over(at(f, "start", "window", "rss", "operator"), _MIB), 1),
     Row("RSS a run in flight", "KiB", rss_in_flight, 1, "a run"),
-    Row("RSS a finished run that is listed", "KiB", _memory("finish", "window", "rss", "operator"), 1, "a run"),
+    Row("RSS a finished run that is listed", "KiB", _rss_finished, 1, "a run"),
     Row("RSS a run in flight, after a restart", "KiB", _found_in_flight, 1, "a run"),
-    Row("RSS a finished run, after a restart", "KiB", _memory("restart", "rss_finished"), 1, "a run"),
+    Row("RSS a finished run, after a restart", "KiB", _memory("finish", "restart", "rss_finished"), 1, "a run"),
     Row("RSS when all were deleted, beyond that at the start", "MiB", _left, 1, "with N"),
     Row("PATCHes a whole life", "", patches_a_life(), 1),
     Row("PATCHes of the object a whole life", "", patches_a_life("object"), 1),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import ROWS, flights
+from report import where
 
 _PANELS = (
     "CPU a poll",
@@ -42,7 +43,7 @@ def draw(results: dict[str, Any], file: Path) -> bool:
         panel.minorticks_off()
         panel.legend()
     _delays(axes.flat[len(_PANELS)], results)
-    figure.suptitle(f"{results['cluster']}, {results['cores']} cores, commit {results['commit'][:7]}")
+    figure.suptitle(f"{where(results)}, {results['cores']} cores, commit {results['commit'][:7]}")
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)

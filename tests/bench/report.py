@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from figures import ROWS, Flight, at, flights
+from figures import ROWS, Flight, at, complete, flights
 from verdicts import TOLERANCE, growing, verdicts
 
 _MIB = 1024**2
@@ -16,7 +16,7 @@ def report(results: dict[str, Any]) -> str:
     """All there is to read, as Markdown."""
     ours, baseline = flights(results, "ours"), flights(results, "baseline")
     parts = [
-        f"On {results['cluster']}, commit {results['commit'][:7]}{' and changes' if results['dirty'] else ''},"
+        f"On {where(results)}, commit {results['commit'][:7]}{' and changes' if results['dirty'] else ''},"
         f" {results['cores']} cores, {results['memory'] / 2**30:.0f} GiB, Python {results['python']},"
         f" kopf {results['kopf']}, openai {results['openai']}; no rate limits at OpenAI; {results['at']}"
     ]
@@ -33,10 +33,27 @@ def report(results: dict[str, Any]) -> str:
         f"## The writes of one run: {each['operator']}\n\n{_story(each['lives'])}"
         for each in _last_lives(ours, baseline)
     ]
-    missed = [f"- {each['operator']}, N={each['n']}: {what}" for each in results["flights"] for what in each["missed"]]
+    missed = [f"- {_name(each)}: {what}" for each in results["flights"] for what in each["missed"]]
     parts += ["## Missed\n\n" + "\n".join(missed)] if missed else []
+    stopped = [f"- {_stopped(each)}" for each in results["flights"] if not complete(each)]
+    parts += ["## Not flown to the end\n\n" + "\n".join(stopped)] if stopped else []
     parts.append("## Verdicts\n\n" + "\n".join(f"- {verdict}" for verdict in verdicts(results)))
     return "\n\n".join(parts)
+
+
+def where(results: dict[str, Any]) -> str:
+    """The cluster, and the etcd that it has: whether lists come from the API server's cache depends on that one too."""
+    etcd = results.get("etcd")
+    return f"{results['cluster']}, etcd {etcd}" if etcd else str(results["cluster"])
+
+
+def _name(flight: Flight) -> str:
+    return f"{flight['operator']}, N={flight['n']}"
+
+
+def _stopped(flight: Flight) -> str:
+    error = (flight.get("error") or "").partition("\n")[0].rstrip(":")
+    return f"{_name(flight)}: stopped in {flight.get('during', 'its beginning')}{': ' * bool(error)}{error}"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -76,10 +93,10 @@ def _growth_table(every: list[Flight]) -> str:
 
 def _processes(every: list[Flight]) -> str:
     windows = [
-        (f"{flight['operator']}, N={flight['n']}, {phase}", flight[phase]["window"])
+        (f"{_name(flight)}, {phase}", flight[phase]["window"])
         for flight in every
         for phase in ("start", "create", "hold", "finish", "delete", "lives")
-        if phase in flight
+        if "window" in flight.get(phase, {})
     ]
     names = list(dict.fromkeys(name for _, window in windows for name in window["cpu_s"]))
 
@@ -100,7 +117,7 @@ def _processes(every: list[Flight]) -> str:
 
 def _last_lives(*every: dict[int, Flight]) -> Iterator[Flight]:
     for found in every:
-        yield from [flight for flight in found.values() if "lives" in flight][-1:]
+        yield from [flight for flight in found.values() if "one" in flight.get("lives", {})][-1:]
 
 
 def _story(lives: dict[str, Any]) -> str:

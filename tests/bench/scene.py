@@ -7,11 +7,13 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import world
-from cluster_client import ClusterClient
+from cluster_client import ClusterClient, together
 from contestants import Contestant
+from limits import Limits
 from meters import Meter, Reading
 from world import BenchError, World
 
@@ -24,19 +26,22 @@ _WARM = 10
 class Scene:
     """`async with scene._ground():` has all but the operator, which `_launch` starts."""
 
-    def __init__(self, place: World, contestant: Contestant, count: int, interval: float) -> None:
+    def __init__(self, place: World, contestant: Contestant, limits: Limits) -> None:
         self._place = place
         self._contestant = contestant
-        self._count = count
-        self._interval = interval
+        self._limits = limits
+        self._count = limits.count
+        self._interval = limits.interval
         self._starts = itertools.count(1)
         self._missed: list[str] = []
-        self._made = 0
+        self._made: defaultdict[str, list[str]] = defaultdict(list)
+        """The names of all that were created, by their prefix."""
         self._began = time.monotonic()
 
     @contextlib.asynccontextmanager
     async def _ground(self) -> AsyncIterator[None]:
         """A namespace, a stand-in and a watch of its own, and the operator, once it is started."""
+        self._began = time.monotonic()
         place, cluster = self._place, self._place.cluster
         self._directory = place.directory / f"{self._contestant.name}-{self._count}"
         self._directory.mkdir(parents=True)
@@ -71,20 +76,29 @@ class Scene:
         late = self._meter.read(stats["requests"], api)
         return Reading(early.at, early.cpu, early.machine, early.rss, late.openai, late.api) if ending else late
 
-    async def _until(self, what: str, limit: float, missing: Callable[[], Awaitable[int]]) -> bool:
-        """Wait until nothing is missing; else it is said, and written down, and the bench goes on."""
-        deadline = time.monotonic() + limit
-        while left := await missing():
-            if self._operator.ended is not None:
-                log = self._operator.log.read_text(errors="replace")[-2000:]
-                raise BenchError(f"{self._contestant.name} ended with {self._operator.ended}:\n{log}")
-            if self._watcher.over and self._watcher.over.done():
-                raise BenchError("the bench cannot watch any more") from self._watcher.over.exception()
-            if time.monotonic() > deadline:
-                self._miss(f"{what}: {left} are missing after {limit:.0f} s")
+    async def _until(
+        self, what: str, limit: float, missing: Callable[[], Awaitable[int]], since: float | None = None
+    ) -> bool:
+        """Wait until nothing is missing; else it is said, and written down, and the bench goes on.
+
+        The limit counts from now on, or from `since` (`time.time()`).
+        """
+        since = time.time() if since is None else since
+        while (left := await missing()) > 0:
+            self._check()
+            if time.time() > since + limit:
+                self._miss(f"{what}: {left} still to come after {limit:.0f} s")
                 return False
             await asyncio.sleep(0.1)
         return True
+
+    def _check(self) -> None:
+        """Raise if the operator has died or nobody watches: then nothing more can be measured."""
+        if not self._operator.killed and self._operator.ended is not None:
+            log = self._operator.log.read_text(errors="replace")[-2000:]
+            raise BenchError(f"{self._contestant.name} ended with {self._operator.ended}:\n{log}")
+        if self._watcher.over and self._watcher.over.done():
+            raise BenchError("the bench cannot watch any more") from self._watcher.over.exception()
 
     def _miss(self, what: str) -> None:
         self._missed.append(what)
@@ -96,25 +110,28 @@ class Scene:
     async def _unfinished(self, ids: list[str]) -> int:
         return sum(id not in self._watcher.finished for id in ids)
 
-    def _remaining(self, kept: int) -> Callable[[], Awaitable[int]]:
-        """How many are still to go until `kept` are left of all that were made."""
+    async def _ungone(self, names: list[str]) -> int:
+        return sum(name not in self._watcher.gone for name in names)
 
-        async def missing() -> int:
-            return max(self._made - self._watcher.gone - kept, 0)
-
-        return missing
+    def _last_gone(self, names: Iterable[str]) -> float:
+        return max((self._watcher.gone.get(name, 0.0) for name in names), default=0.0)
 
     async def _unpolled(self) -> int:
         return (await self._openai.stats())["unpolled"]
 
-    async def _events_posted(self) -> None:
-        """Wait for Events that come late, since to post them is no polling; for two minutes at most."""
-        before, now = -1, 0
-        for _ in range(40):
-            if now == before:
-                return
+    async def _quiet(self, what: str, *kinds: str) -> None:
+        """Wait until the API server gets no more requests of these kinds: what comes late counts for no window."""
+        before = -1
+
+        async def more() -> int:
+            nonlocal before
             await asyncio.sleep(3)
-            before, now = now, ((await self._client.requests()) or {}).get("POST events", 0)
+            asked = await self._client.requests() or {}
+            now = sum(count for kind, count in asked.items() if kind.startswith(kinds))
+            before, new = now, now - before
+            return new
+
+        await self._until(what, self._limits.quiet, more)
 
     def _say(self, text: str) -> None:
         print(f"[{time.monotonic() - self._began:4.0f} s] {self._contestant.name}, N={self._count}: {text}", flush=True)
@@ -123,14 +140,26 @@ class Scene:
 
     async def _make(self, prefix: str, count: int) -> list[str]:
         """Create so many at once; the answer is their names."""
-        names = [f"{prefix}-{number:05}" for number in range(count)]
-        bodies = (self._contestant.kind.body(name, self._interval, {"bench": prefix}) for name in names)
-        await asyncio.gather(*(self._client.create(body) for body in bodies))
-        self._made += count
-        return names
+        await together(self._make_one(prefix, number) for number in range(count))
+        return self._made[prefix]
 
-    async def _delete_by_kubectl(self, *which: str) -> tuple[float, float]:
-        """`kubectl delete … --wait=false`: when it began and how long it took."""
+    async def _make_one(self, prefix: str, number: int) -> None:
+        name = f"{prefix}-{number:05}"
+        await self._client.create(self._contestant.kind.body(name, self._interval, {"bench": prefix}))
+        self._made[prefix].append(name)
+
+    async def _sweep(self, prefix: str = "") -> int:
+        """Remove what is left over; the answer is how many they were. It is no figure, but must disturb none."""
+        limit = self._limits.swept
+        there, left = await self._client.sweep(limit, prefix)
+        if there:
+            self._say(f"{there} were left over; the bench removed them")
+        if left != 0:
+            self._miss(f"removal by the bench: {'all' if left is None else left} are left after {limit:.0f} s")
+        return there
+
+    async def _delete_by_kubectl(self, limit: float, which: str) -> tuple[float, float | None]:
+        """`kubectl delete … --wait=false`: when it began and how long it took; None: too long, or it failed."""
         began = time.time()
         process = await asyncio.create_subprocess_exec(
             self._place.kubectl,
@@ -138,31 +167,30 @@ class Scene:
             f"--namespace={self._namespace}",
             "delete",
             self._contestant.kind.plural,
-            *which,
+            which,
             "--wait=false",
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             preexec_fn=die_with_parent(),
         )
-        limit = 120 + 0.2 * self._count
         try:
-            if await asyncio.wait_for(process.wait(), limit):
-                raise BenchError(f"kubectl delete ended with {process.returncode}; what it said is above")
+            async with asyncio.timeout(limit):
+                if code := await process.wait():
+                    self._miss(f"kubectl delete ended with {code}; what it said is above")
         except TimeoutError:
             self._miss(f"kubectl delete took more than {limit:.0f} s, and was ended")
         finally:
             if process.returncode is None:
                 process.kill()
-        return began, time.time() - began
+        return began, time.time() - began if process.returncode == 0 else None
 
-    async def _warm_up(self, prefix: str) -> None:
-        """A few short lives: what is loaded at first use is no run's."""
+    async def _warm_up(self, prefix: str) -> bool:
+        """A few short lives: what is loaded at first use is no run's. Whether the operator works."""
         await self._openai.lives((0.5, 1.0))
-        there = self._made - self._watcher.gone
-        names = await self._make(prefix, _WARM)
-        if not await self._until("the first runs", 60, lambda: self._unshown(names)):
-            raise BenchError(f"{self._contestant.name} does not work: see {self._operator.log}")
-        ids = [self._watcher.run_ids[name] for name in names]
-        await self._until("the end of the first runs", 60, lambda: self._unfinished(ids))
-        await asyncio.gather(*map(self._client.delete, names))
-        await self._until("the deletion of the first runs", 60, self._remaining(there))
+        limit, names = self._limits.first, await self._make(prefix, _WARM)
+        works = await self._until("the first runs", limit, lambda: self._unshown(names))
+        ids = [self._watcher.run_ids[name] for name in names if name in self._watcher.run_ids]
+        await self._until("the end of the first runs", limit, lambda: self._unfinished(ids))
+        await together(map(self._client.delete, names))
+        await self._until("the deletion of the first runs", limit, lambda: self._ungone(names))
+        return works

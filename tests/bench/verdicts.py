@@ -11,6 +11,8 @@ from figures import (
     ROWS,
     Flight,
     Row,
+    at,
+    complete,
     cpu_a_poll,
     events_a_life,
     flights,
@@ -18,6 +20,7 @@ from figures import (
     patches_a_life,
     patches_after_restart,
     rss_in_flight,
+    whole,
 )
 
 TOLERANCE = 0.05
@@ -45,7 +48,7 @@ def verdicts(results: dict[str, Any]) -> list[Verdict]:
     """Everything that must hold, at each N that was measured."""
     ours, baseline = flights(results, "ours"), flights(results, "baseline")
     found = [verdict for flight in ours.values() for verdict in _of_one(flight)]
-    for count in ours.keys() & baseline.keys():
+    for count in sorted(ours.keys() & baseline.keys()):
         found += _of_both(ours[count], baseline[count])
     if len(ours) > 1:
         for row, exponent in growing(list(ours.values())):
@@ -56,30 +59,29 @@ def verdicts(results: dict[str, Any]) -> list[Verdict]:
 
 
 def _of_one(flight: Flight) -> Iterator[Verdict]:
-    count, interval = flight["n"], flight["interval"]
+    count, interval, missed = flight["n"], flight["interval"], flight["missed"]
 
-    def at_most(what: str, value: float | None, bound: float, unit: str = "") -> Verdict:
-        measured = "no figure" if value is None else f"{value:.4g}{unit}"
-        return Verdict(f"N={count}: {what} <= {bound:g}{unit}", measured, None if value is None else value <= bound)
+    def at_most(phase: str, what: str, value: float | None, bound: float, unit: str = "") -> Iterator[Verdict]:
+        """If the phase was flown. A time that it has no figure for because it missed its deadline was too long."""
+        if phase in flight:
+            measured, met = "no figure", None if whole(flight, phase) or not unit else False
+            if value is not None:
+                measured, met = f"{value:.4g}{unit}", value <= bound
+            yield Verdict(f"N={count}: {what} <= {bound:g}{unit}", measured, met)
 
-    yield Verdict(
-        f"N={count}: all deadlines of the bench kept", f"{len(flight['missed'])} missed", not flight["missed"]
-    )
-    if "hold" in flight:
-        yield at_most("PATCHes while nothing changes", patches(flight["hold"]["window"].get("api")), 0)
-    if "finish" in flight:
-        yield at_most("delay, p99", flight["finish"]["p99"], interval + _LATE, " s")
-    if "restart" in flight:
-        yield at_most("restart: all polled again", flight["restart"]["took"], _CAUGHT_UP, " s")
-        yield at_most("restart: created", flight["restart"]["created"], 0)
-        yield at_most("restart: PATCHes", patches_after_restart(flight), 0)
-        yield at_most("restart: polls of finished runs", flight["restart"]["idle_polls"], 0)
-    if "delete" in flight:
-        yield at_most("all cancelled", flight["delete"]["took"], _CANCELLED, " s")
-    if "lives" in flight:
-        yield at_most("PATCHes a life", patches_a_life()(flight), 7)
-        yield at_most("Events a life", events_a_life(flight), 4)
-        yield at_most("delay of short runs, median", flight["lives"]["median"], _SHORT_MEDIAN, " s")
+    kept = False if missed else True if complete(flight) else None
+    yield Verdict(f"N={count}: all deadlines of the bench kept", f"{len(missed)} missed", kept)
+    held = flight.get("hold", {}).get("window", {}).get("api")
+    yield from at_most("hold", "PATCHes while nothing changes", patches(held), 0)
+    yield from at_most("finish", "delay, p99", at(flight, "finish", "p99"), interval + _LATE, " s")
+    yield from at_most("restart", "restart: all polled again", at(flight, "restart", "took"), _CAUGHT_UP, " s")
+    yield from at_most("restart", "restart: created", at(flight, "restart", "created"), 0)
+    yield from at_most("restart", "restart: PATCHes", patches_after_restart(flight), 0)
+    yield from at_most("restart", "restart: polls of finished runs", at(flight, "restart", "idle_polls"), 0)
+    yield from at_most("delete", "all cancelled", at(flight, "delete", "took"), _CANCELLED, " s")
+    yield from at_most("lives", "PATCHes a life", patches_a_life()(flight), 7)
+    yield from at_most("lives", "Events a life", events_a_life(flight), 4)
+    yield from at_most("lives", "delay of short runs, median", at(flight, "lives", "median"), _SHORT_MEDIAN, " s")
 
 
 def _of_both(ours: Flight, baseline: Flight) -> Iterator[Verdict]:
@@ -95,10 +97,17 @@ def _of_both(ours: Flight, baseline: Flight) -> Iterator[Verdict]:
 
 
 def growing(every: list[Flight]) -> Iterator[tuple[Row, float | None]]:
-    """The rows that are judged, and the exponent beyond linear growth from the smallest to the largest N."""
-    first, last = every[0], every[-1]
+    """The rows that are judged, and the exponent beyond linear growth from the smallest to the largest N.
+
+    A flight that was stopped before it came to a row's figure does not count for that row; one that missed it does.
+    """
     for row in ROWS:
         if row.grows:
+            came = [flight for flight in every if complete(flight) or row.scaled(flight) is not None]
+            if len(came) < 2:
+                yield row, None
+                continue
+            first, last = came[0], came[-1]
             small, large = row.scaled(first), row.scaled(last)
             measured = small is not None and large is not None
             # What is nothing at the larger N has not grown; from nothing no exponent can be said.

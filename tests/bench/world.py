@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -58,8 +59,21 @@ class World:
         return self.cluster.control_plane is not None
 
     @property
+    def etcd(self) -> str | None:
+        """Its version, where the API server has one."""
+        if (plane := self.cluster.control_plane) is None:
+            return None
+        return etcd_version(subprocess.check_output([plane.binaries.etcd, "--version"], text=True, timeout=10))
+
+    @property
     def where(self) -> str:
         return f"Kubernetes {self.cluster.version}" if self.counts else "the stand-in cluster, which counts no requests"
+
+
+def etcd_version(said: str) -> str:
+    """From what `etcd --version` says."""
+    found = re.match(r"etcd Version: (\S+)", said)
+    return found[1] if found else said.partition("\n")[0]
 
 
 @contextlib.contextmanager

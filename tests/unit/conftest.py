@@ -1,10 +1,15 @@
-"""What tests of several wires ask for."""
+"""What tests of several wires ask for, and where those of the bench find it."""
 
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from openairun_operator.wires.clients import Clients
+
+# Last: `bench` is the fault bench's too, and here as there nobody imports it.
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from openairun_operator.lifecycle.run import Run
 from openairun_operator.slots import Slots
 from openairun_operator.store import Entry
 
-_GLANCE: Final = 5.0
+_AGAIN: Final = 5.0
 """Seconds until a run that is being ended is decided upon again: the orphan limit may come first."""
 _CALLS: Final = 16
 """Calls at once to all OpenAIProviders of a namespace: servers that hang must not keep all workers from the others."""
@@ -107,7 +107,7 @@ class Admission:
         # It saves money, and its time is short.
         since = entry.known.ending_since or facts.now
         if (held := bucket.held()) and facts.now < since + facts.policy.orphan_limit:  # then once in any case
-            return min(held, _GLANCE)
+            return min(held, _AGAIN)
         bucket.spend()
         return 0.0
 
@@ -146,8 +146,8 @@ class Admission:
                 self._ends(run.uid)
 
     @contextlib.contextmanager
-    def looking(self, run: Run, name: str) -> Iterator[None]:
-        """While the run is looked at, of which nothing was decided."""
+    def asking(self, run: Run, name: str) -> Iterator[None]:
+        """While the provider is asked for what nothing was decided about."""
         self._begins(run.uid, crew(run, name))
         try:
             yield

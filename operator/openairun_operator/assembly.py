@@ -188,13 +188,21 @@ async def _know_all(
             if settings.own_provider_selector:
                 await _know(cluster.every_namespace(), providers.saw_namespace, _NO_NAMESPACES)
             async for body in cluster.every(PLURAL, settings.namespaces, versions):
-                reconciler.saw(None, body)
+                _take_in(body, reconciler)
         except ClusterError as error:
             logger.warning("%s; trying again", error)
             await asyncio.sleep(_WATCH_RETRY)
             continue
         reconciler.open()
         return
+
+
+def _take_in(body: Any, reconciler: Reconciler) -> None:
+    try:
+        reconciler.saw(None, body)
+    except Exception:  # one that nobody can read must not keep all others from being looked at
+        meta = body["metadata"]
+        logger.exception("%s/%s cannot be taken in: it waits until it is changed", meta.get("namespace"), meta["name"])
 
 
 async def _know(bodies: AsyncIterator[Any], saw: Callable[[None, Any], None], without: str) -> None:

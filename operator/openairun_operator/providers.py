@@ -116,7 +116,7 @@ class Own:
 
     settings: Settings
     key: OwnKey
-    _made: Credentials | None = None
+    _made: Credentials | None = field(default=None, init=False)
     """The last that were asked for."""
 
     def allows(self, namespace: str, labels: Mapping[str, str] | None) -> bool:

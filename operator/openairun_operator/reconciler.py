@@ -164,7 +164,7 @@ class Reconciler:
             for uid, entry in self._store:
                 if namespace not in (None, entry.run.namespace):
                     continue
-                entry.calm_until = None
+                entry.calm = None
                 idle = not has_provider(entry.run.record)
                 if entry.known.failure or self._says_blocked(entry):
                     entry.known.retry_at = None
@@ -307,27 +307,20 @@ class Reconciler:
 
         To decide, and to say nothing, would take longer than the look itself.
         """
-        until, at, record = entry.calm_until, entry.known.look_at, entry.run.record
-        if until is None or at is None or record is None or not at <= self._clock() < until:
+        calm, run, known = entry.calm, entry.run, entry.known
+        if calm is None or run.record is None or entry.vanished:
             return None
-        if pause := self._admission.in_line(entry, record.provider):
+        known.turn_back(now := self._clock())
+        if known.look_at is None or not known.look_at <= now < calm.until:
+            return None
+        if pause := self._admission.in_line(entry, run.record.provider):
             return pause
-        with self._admission.looking(entry.run, record.provider):
-            return await self._look(entry, Observe(record), until)
-
-    async def _look(self, entry: Entry, action: Observe, most: datetime | None = None) -> float | None:
-        """Look, and wait for the next time if that showed nothing new, until `most` at the latest; None: decide."""
-        run, known, before, calm = entry.run, entry.known, entry.known.observation, glancing.calm(entry.known)
-        entry.calm_until = None
-        await self._actor.act(entry, action)
-        now = self._clock()
-        if not calm or entry.ending or entry.vanished or entry.run is not run:
+        with self._admission.asking(run, run.record.provider):
+            await self._actor.act(entry, Observe(run.record))
+        if entry.calm is not calm or entry.vanished or not calm.lasts(known):
+            entry.calm = None
             return None
-        until = glancing.until(run, before, known, now)
-        if until is None or known.look_at is None:
-            return None
-        entry.calm_until = min(until, most or until)
-        return max((min(known.look_at, entry.calm_until) - now).total_seconds(), 0.01)
+        return max((min(known.look_at, calm.until) - self._clock()).total_seconds(), 0.01)
 
     async def _step(self, uid: str, entry: Entry) -> float | None:
         """One decision and its action. None: decide again; negative: wait for an event; else seconds to wait."""
@@ -364,6 +357,7 @@ class Reconciler:
                     self._store.rest(uid, entry)
                     self._drop(uid)
                     return -1
+                entry.calm = glancing.calm(run, decision, entry.known, facts.now)
                 return -1 if until is None else max((until - self._clock()).total_seconds(), 0.01)
             case Release(orphan):
                 await self._release(uid, entry, orphan)
@@ -378,13 +372,7 @@ class Reconciler:
                         await self._show(entry, creating.in_line(run, facts))
                     return pause
                 with self._admission.calling(run, action, facts):
-                    match action:
-                        case Observe():
-                            return await self._look(entry, action)
-                        case Claim():
-                            await self._claim(entry, action)
-                        case _:
-                            await self._actor.act(entry, action)
+                    await (self._claim(entry, action) if isinstance(action, Claim) else self._actor.act(entry, action))
                 return None
 
     async def _claim(self, entry: Entry, claim: Claim) -> None:

@@ -9,11 +9,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Knowledge
+from openairun_operator.lifecycle.glancing import Calm
 from openairun_operator.lifecycle.run import Run, parse
 
 _REMEMBERED: Final = 600.0
@@ -57,8 +57,8 @@ class Entry:
     """A status that was written, and what the API server made of it: not to be written again."""
     place: float | None = None
     """Its place in its provider's line of requests; None: it has none."""
-    calm_until: datetime | None = None
-    """Until when looks that show nothing new are not decided upon; None: each is."""
+    calm: Calm | None = None
+    """As long as it lasts looks are not decided upon; None: each is."""
     looking: asyncio.Timeout | None = None
     """The time that the look under way has; None: there is none."""
     farewell: Event | None = None
@@ -75,11 +75,13 @@ class Entry:
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
         self.run, self.version = parse(body), Version(number)
-        self.calm_until = None
+        self.calm = None
 
     def pass_over(self, body: Mapping[str, Any]) -> None:
         """This version is the last: it is known, and need not be read."""
-        self.version = Version(version_number(body))
+        number = version_number(body)
+        if number > self.version.number:
+            self.version = Version(number)
 
     def break_off(self) -> None:
         """Break off the look under way, unless it is soon over: the run is to be ended."""

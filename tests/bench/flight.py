@@ -231,8 +231,8 @@ class Flight(Scene):
 
     async def _lives(self, found: dict[str, Any]) -> None:
         """Short runs, each deleted as soon as it is seen to have finished."""
-        if await self._sweep():
-            await self._quiet("late writes", "POST events", "PATCH")
+        await self._sweep()
+        await self._quiet("late writes", "POST events", "PATCH")  # Events come last: see docs/performance.md
         count, watcher = min(self._count, LIVES), self._watcher
         names = [f"life-{number:05}" for number in range(count)]
         await self._openai.lives(SHORT)
@@ -248,7 +248,7 @@ class Flight(Scene):
         finally:
             deleting.cancel()
             await asyncio.gather(deleting, return_exceptions=True)
-        await asyncio.sleep(2)  # Events may come late
+        await self._quiet("late Events of lives", "POST events")
         window = before.until(await self._read(ending=True))
         spent = window["cpu_s"]["operator"] - self._idle * window["seconds"]
         writes = {name: _writes(history) for name, history in watcher.histories.items()}

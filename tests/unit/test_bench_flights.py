@@ -38,14 +38,14 @@ def test_a_phase_has_time_for_all_that_it_waits_for() -> None:
         assert every.gone > 120  # what the verdict grants
 
 
-def test_ours_has_twice_what_5000_took_and_a_baseline_that_misses_all_ends_within_half_an_hour() -> None:
+def test_ours_has_twice_what_5000_took_and_a_baseline_that_misses_all_ends_within_forty_minutes() -> None:
     most, small = limits(5000), limits(1000)
     assert most.crowd > 2 * 240
     assert most.finished_gone > 2 * 80
     assert small.polls > 52
     assert small.finished_gone <= 80
     phases = ("start", "create", "hold", "finish", "restart", "delete", "lives")
-    assert sum(map(small.of_phase, phases)) + small.swept < 35 * 60
+    assert sum(map(small.of_phase, phases)) + small.swept < 40 * 60
 
 
 def test_a_quantile_counts_those_that_were_not_seen_as_later_than_all() -> None:

@@ -104,6 +104,21 @@ async def test_more_than_a_burst_are_posted_slowly(events: Events, posts: Posts)
     assert len(posts.taken) == 400
 
 
+async def test_warnings_are_posted_first_at_the_end(events: Events, posts: Posts) -> None:
+    """Time is short then, and they tell of what may still cost money."""
+    posts.open.set()
+    async with posting(events):
+        for number in range(600):
+            events.emit(run(1), Event("Warning" if number % 100 == 99 else "Normal", "Orphaned", str(number)))
+        await settle()
+        before = len(posts.taken)
+    assert before < 300
+    rest = [int(message) for _, message in posts.taken[before:]]
+    late = [number for number in range(before + 1, 600) if number % 100 == 99]
+    assert sorted(rest[: len(late) + 1])[-len(late) :] == late
+    assert len(posts.taken) == 600
+
+
 async def test_it_says_when_it_was_and_not_when_it_is_posted(events: Events, posts: Posts) -> None:
     before = datetime.now(UTC)
     events.emit(run(1), told("a"))

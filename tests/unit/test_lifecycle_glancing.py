@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,33 +12,50 @@ from builders import BAD_KEY, START, body, record, seen
 
 from openairun_operator.api.record import Turn
 from openairun_operator.lifecycle import glancing
+from openairun_operator.lifecycle.actions import Decision, Observe, Wait
 from openairun_operator.lifecycle.facts import Knowledge
+from openairun_operator.lifecycle.glancing import Calm
 from openairun_operator.lifecycle.run import Run, parse
 
 MINUTE = timedelta(minutes=1)
+SOON = timedelta(seconds=5)
 
 
 def going(**meta: Any) -> Run:
     return parse(body(annotation=record(timeout="10m"), **meta))
 
 
-def known(**fields: Any) -> Knowledge:
-    return Knowledge(**{"observation": seen("in_progress")} | fields)
+def known(now: datetime = START, **fields: Any) -> Knowledge:
+    return Knowledge(**{"observation": seen("in_progress"), "look_at": now + SOON} | fields)
+
+
+def calm(
+    run: Run, known_: Knowledge, now: datetime = START, action: Any = None, *, ending: bool = False
+) -> Calm | None:
+    wait = action or Wait(known_.look_at)
+    return glancing.calm(run, Decision(run.status, wait, ending=ending), known_, now)
 
 
 def test_a_run_that_goes_on_as_before_is_looked_at_for_a_minute() -> None:
-    assert glancing.until(going(), seen("in_progress"), known(), START) == START + MINUTE
+    assert calm(going(), known()) == Calm(seen("in_progress"), START + MINUTE)
 
 
 def test_but_not_beyond_its_deadline() -> None:
     now = START + timedelta(minutes=9, seconds=30)
-    assert glancing.until(going(), seen("in_progress"), known(), now) == START + timedelta(minutes=10)
-    assert glancing.until(going(), seen("in_progress"), known(), START + timedelta(minutes=10)) is None
+    assert calm(going(), known(now), now) == Calm(seen("in_progress"), START + timedelta(minutes=10))
 
 
-@pytest.mark.parametrize("before", [None, seen("queued"), seen("in_progress", model="other")])
-def test_what_is_new_is_decided_upon(before: Any) -> None:
-    assert glancing.until(going(), before, known(), START) is None
+@pytest.mark.parametrize(
+    "action",
+    [Observe(record()), Wait(None), Wait(START), Wait(START + timedelta(minutes=10))],
+    ids=["a look", "nothing", "something sooner", "its deadline alone"],
+)
+def test_a_run_that_waits_for_more_than_its_next_look_is_decided_upon(action: Any) -> None:
+    assert calm(going(), known(), action=action) is None
+
+
+def test_a_run_that_is_being_ended_is_decided_upon() -> None:
+    assert calm(going(), known(), ending=True) is None
 
 
 @pytest.mark.parametrize(
@@ -52,8 +69,15 @@ def test_what_is_new_is_decided_upon(before: Any) -> None:
     ],
     ids=lambda changed: next(iter(changed)),
 )
-def test_what_is_not_calm_is_decided_upon(changed: dict[str, Any]) -> None:
-    assert glancing.until(going(), seen("in_progress"), known(**changed), START) is None
+def test_what_did_not_go_well_is_decided_upon(changed: dict[str, Any]) -> None:
+    assert calm(going(), known(**changed)) is None
+    assert not Calm(seen("in_progress"), START).lasts(known(**changed))
+
+
+@pytest.mark.parametrize("now", [seen("completed"), seen("in_progress", model="other")])
+def test_what_is_new_ends_it(now: Any) -> None:
+    assert Calm(seen("in_progress"), START).lasts(known())
+    assert not Calm(seen("in_progress"), START).lasts(known(observation=now))
 
 
 TURN = Turn(token="turn", state="claimed", digest="v1:1", calls=["call_1"], submittedAt=START)
@@ -69,9 +93,9 @@ RUNS: dict[str, Callable[[], Run]] = {
 
 @pytest.mark.parametrize("run", RUNS)
 def test_such_a_run_is_decided_upon(run: str) -> None:
-    assert glancing.until(RUNS[run](), seen("in_progress"), known(), START) is None
+    assert calm(RUNS[run](), known()) is None
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "incomplete", "expired"])
 def test_an_end_is_decided_upon_though_it_was_seen_before(status: str) -> None:
-    assert glancing.until(going(), seen(status), known(observation=seen(status)), START) is None
+    assert calm(going(), known(observation=seen(status))) is None

@@ -144,5 +144,33 @@ def test_nothing_is_left_alone_that_a_decision_would_not_leave_alone(changes: li
         assert rests(changed)
 
 
+ODD: dict[str, Change] = {
+    "no annotations": lambda body: body["metadata"].update(annotations=None),
+    "an annotation that is no text": lambda body: body["metadata"]["annotations"].update({RECORD_ANNOTATION: None}),
+    "a record that is a text": lambda body: body["status"].update(record="x"),
+    "a record that is a list": lambda body: body["status"].update(record=["x"]),
+    "a condition that is a text": lambda body: body["status"].update(conditions=["x"]),
+    "a condition that is nothing": lambda body: body["status"].update(conditions=[None]),
+    "a condition without a type": lambda body: body["status"]["conditions"][0].pop("type"),
+    "a condition without a status": lambda body: body["status"]["conditions"][0].pop("status"),
+    "conditions that are an object": lambda body: body["status"].update(conditions={"a": 1}),
+    "conditions that are a number": lambda body: body["status"].update(conditions=7),
+    "no condition": lambda body: body["status"].update(conditions=[]),
+    "a status that is a list": lambda body: body.update(status=["x"]),
+    "a spec that is a list": lambda body: body.update(spec=["x"]),
+    "no namespace": lambda body: body["metadata"].pop("namespace"),
+    "a phase that is a number": lambda body: body["status"].update(phase=7),
+    "an api that is a number": lambda body: body["status"].update(api=7),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_in_no_known_form_is_read(name: str) -> None:
+    """An error here would keep all others from being looked at."""
+    odd = finished()
+    ODD[name](odd)
+    assert not resting.surely(odd)
+
+
 def test_what_was_never_looked_at_is_read() -> None:
     assert not resting.surely({"metadata": {"namespace": "team", "name": "x", "uid": "u"}})

@@ -56,6 +56,7 @@ class Events:
 
     async def _post_all(self, line: asyncio.Queue[tuple[Subject, Event, datetime]]) -> None:
         posting: asyncio.Future[None] | None = None
+        left: list[tuple[Subject, Event, datetime]] = []
         try:
             while True:
                 await self._turn()
@@ -66,10 +67,13 @@ class Events:
                 async with asyncio.timeout(_FLUSH):
                     if posting:
                         await posting
-                    while not line.empty():
-                        await self._post(*line.get_nowait())
+                    left = [line.get_nowait() for _ in range(line.qsize())]
+                    left.sort(key=lambda each: each[1].type == "Normal")  # warnings first: time may be short
+                    while left:
+                        await self._post(*left[0])
+                        del left[0]
             except TimeoutError:
-                logger.warning("%d events are not posted", line.qsize())
+                logger.warning("%d events are not posted", len(left))
             raise
 
     async def _post(self, subject: Subject, event: Event, at: datetime) -> None:

@@ -17,26 +17,30 @@ def surely(body: Mapping[str, Any]) -> bool:
     That is so of a run that was created for this very definition and is said to be finished, in status and by the
     annotation alike.
     """
-    meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    try:
+        return _over(body) and _recorded(body)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
+        return False  # in no form that is known here: whoever reads all of it says what is wrong
+
+
+def _over(body: Mapping[str, Any]) -> bool:
+    """Whether it is said to be finished, in this generation, and neither held nor to be deleted or stored."""
+    meta, spec, status = body["metadata"], body["spec"], body["status"]
     if not status.get("finishedAt") or meta.get("deletionTimestamp") or FINALIZER in (meta.get("finalizers") or ()):
         return False
     if status.get("observedGeneration") != meta.get("generation") or any(spec.get(name) for name in _LATER):
         return False
-    finished = (each.get("status") for each in status.get("conditions") or () if each.get("type") == "Finished")
-    return next(finished, None) == "True" and _recorded(meta, spec, status.get("record") or {})
+    if not any(each["type"] == "Finished" and each["status"] == "True" for each in status["conditions"]):
+        return False
+    return isinstance(status["phase"], str) and isinstance(status["api"], str)
 
 
-def _recorded(meta: Mapping[str, Any], spec: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether `record`, as status has it, is that of a run which the object asks for, and the annotation agrees."""
-    annotations = meta.get("annotations") or {}
-    if record.get("state") != "created" or not record.get("id"):
+def _recorded(body: Mapping[str, Any]) -> bool:
+    """Whether the record in status is that of a run which the object asks for, and the annotation agrees."""
+    meta, annotations, record = body["metadata"], body["metadata"]["annotations"], body["status"]["record"]
+    if record["state"] != "created" or not record["id"] or record["uid"] != meta["uid"]:
         return False
-    key, again = f"{meta.get('namespace')}/{meta['name']}", annotations.get(CREATE_AGAIN_ANNOTATION)
-    its = (record.get("uid"), record.get("object")) == (meta["uid"], key)
-    if not its or again not in (None, record.get("createAgain")):
+    if record["object"] != f"{meta['namespace']}/{meta['name']}" or record["digest"] != digest.of(body["spec"]):
         return False
-    try:
-        same = json.loads(annotations.get(RECORD_ANNOTATION, "")) == record
-        return bool(same and record.get("digest") == digest.of(spec))
-    except (ValueError, RecursionError):
-        return False
+    again = annotations.get(CREATE_AGAIN_ANNOTATION)
+    return again in (None, record.get("createAgain")) and bool(json.loads(annotations[RECORD_ANNOTATION]) == record)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -107,6 +108,22 @@ async def _crds_are_there(cluster: Cluster, stop: asyncio.Event) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What was listed at the start, and is watched from then on."""
+
+    whole: asyncio.Event = field(default_factory=asyncio.Event)
+    versions: dict[str | None, str] = field(default_factory=dict)
+    """Those of the lists, by namespace; None: of all."""
+
+    async def since(self, plural: str, namespace: str | None) -> str | None:
+        """From which version on to watch: once, since a watch that begins anew has missed something and must list."""
+        if plural != PLURAL:
+            return None
+        await self.whole.wait()
+        return self.versions.pop(namespace, None)
+
+
 async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop: asyncio.Event) -> None:
     key = _own_key(settings, clients)
     events = Events(cluster, settings.holder)
@@ -122,22 +139,14 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     reconciler = Reconciler(policy, cluster, providers, events, metrics, may_act=may_act)
     providers.changed = reconciler.provider_changed
 
-    known = asyncio.Event()
-    versions: dict[str | None, str] = {}
+    listed = Listed()
 
     async def begin() -> None:
         # Once: what goes on is looked at and cancelled though the watch began anew and nothing can be listed.
-        if not known.is_set():
-            await _know_all(settings, cluster, providers, reconciler, versions)
-            known.set()
+        if not listed.whole.is_set():
+            await _know_all(settings, cluster, providers, reconciler, listed.versions)
+            listed.whole.set()
         await reconciler.scheduler.run()
-
-    async def since(plural: str, namespace: str | None) -> str | None:
-        """What was listed is watched from then on: once, since a watch that begins anew has missed something."""
-        if plural != PLURAL:
-            return None
-        await known.wait()
-        return versions.pop(namespace, None)
 
     background = {
         "scheduler": begin,
@@ -152,7 +161,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     async with _served(metrics, settings.metrics), leading(lease, stop, settings.liveness) as ours:
         if not ours:
             return
-        with kopf_listing.watching_from(since):
+        with kopf_listing.watching_from(listed.since):
             await keep_watching(
                 lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop
             )

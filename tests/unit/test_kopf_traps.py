@@ -144,6 +144,18 @@ async def test_what_was_just_listed_is_not_listed_again(
     assert asked == [(PLURAL, "team"), ("openaiproviders", "team")]
 
 
+async def test_a_watch_begins_once_from_what_was_listed_and_lists_when_it_begins_anew() -> None:
+    """It would meet the same 410 again and again, and never see what it missed."""
+    listed = assembly.Listed()
+    first = asyncio.create_task(listed.since(PLURAL, None))
+    assert await listed.since("openaiproviders", None) is None
+    assert not first.done(), "the list is not there yet"
+    listed.versions[None] = "7"
+    listed.whole.set()
+    assert await first == "7"
+    assert await listed.since(PLURAL, None) is None
+
+
 def test_kopfs_names_are_its_own(settings: kopf.OperatorSettings) -> None:
     """On one name, kopf would overwrite and then remove what is recorded there."""
     assert settings.persistence.finalizer == "kopf.openairun.dev/finalizer" != FINALIZER

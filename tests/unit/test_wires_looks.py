@@ -121,13 +121,13 @@ async def test_an_answer_without_end_is_not_read(
     assert failed.value.failure.reason is Reason.UNREADABLE_ANSWER
 
 
-async def test_a_proxy_of_the_environment_carries_looks_too(
+async def test_a_proxy_of_the_environment_carries_looks_and_cancels_too(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
     async def proxy(request: web.Request) -> web.Response:
-        asked.append(request.raw_path)
+        asked.append((request.method, request.raw_path))
         return web.json_response(RUN)
 
     monkeypatch.setenv("HTTP_PROXY", (await serve(proxy)).removesuffix("/v1"))
@@ -135,11 +135,13 @@ async def test_a_proxy_of_the_environment_carries_looks_too(
     monkeypatch.delenv("no_proxy", raising=False)
     clients = Clients(5)
     try:
-        seen = await wire("Responses", clients, Credentials("http://openai.invalid/v1", KEY)).observe(REF)
+        proxied = wire("Responses", clients, Credentials("http://openai.invalid/v1", KEY))
+        seen = [await proxied.observe(REF), await proxied.cancel(REF)]
     finally:
         await clients.close()
-    assert seen.status == "in_progress"
-    assert asked == ["http://openai.invalid/v1/responses/resp_1"]
+    assert [each.status for each in seen] == ["in_progress"] * 2
+    address = "http://openai.invalid/v1/responses/resp_1"
+    assert asked == [("GET", address), ("POST", f"{address}/cancel")]
 
 
 @pytest.mark.parametrize("status", [200, 429])

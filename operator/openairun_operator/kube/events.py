@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime
 from typing import Final
 
+from openairun_operator.buckets import Bucket
 from openairun_operator.kube.cluster import Cluster, ClusterError, Subject
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run
@@ -29,8 +31,7 @@ class Events:
         self._instance = instance
         self._lines: list[asyncio.Queue[tuple[Subject, Event, datetime]]]
         self._lines = [asyncio.Queue(_WAITING) for _ in range(_LINES)]
-        self._turns = 0.0
-        """When the next is due, by the event loop's clock, if none was posted for a while."""
+        self._rate = Bucket(60 * _RATE, _BURST, time.monotonic)
 
     def emit(self, run: Run, event: Event) -> None:
         """Log the event, and post it soon."""
@@ -50,9 +51,7 @@ class Events:
 
     async def _turn(self) -> None:
         """Wait until one more may be posted."""
-        now = asyncio.get_running_loop().time()
-        self._turns = max(self._turns, now - _BURST / _RATE) + 1 / _RATE
-        await asyncio.sleep(self._turns - now)
+        await asyncio.sleep(self._rate.due(self._rate.take()))
 
     async def _post_all(self, line: asyncio.Queue[tuple[Subject, Event, datetime]]) -> None:
         posting: asyncio.Future[None] | None = None

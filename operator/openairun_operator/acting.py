@@ -89,11 +89,11 @@ class Providers(Protocol):
         """The provider of the next run."""
         ...
 
-    def of(self, run: Run, name: str) -> Provider:
+    def of(self, namespace: str, name: str) -> Provider:
         """The provider that a record names."""
         ...
 
-    def where(self, run: Run, name: str) -> tuple[str, str | None]:
+    def where(self, namespace: str, name: str) -> tuple[str, str | None]:
         """The address and the mark of the key of the provider that a record names."""
         ...
 
@@ -101,15 +101,15 @@ class Providers(Protocol):
         """Whether `name` is surely the provider that `run` asks for. Raises ClusterError."""
         ...
 
-    def wire(self, run: Run, name: str, api: API, *, ending: bool) -> Wire:
+    def wire(self, namespace: str, name: str, api: API, *, ending: bool) -> Wire:
         """The wire to it for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
         ...
 
-    def refused(self, run: Run, name: str, failure: Failure) -> None:
+    def refused(self, namespace: str, name: str, failure: Failure) -> None:
         """A call to it failed."""
         ...
 
-    def bucket(self, run: Run, name: str) -> Bucket | None:
+    def bucket(self, namespace: str, name: str) -> Bucket | None:
         """The rate of requests to it; None: any."""
         ...
 
@@ -126,7 +126,7 @@ class Actor:
         metrics: Metrics,
         clock: Callable[[], datetime],
         may_act: Callable[[], bool],
-        in_flight: Callable[[Run, str], int],
+        in_flight: Callable[[str, str], int],
     ) -> None:
         self._policy = policy
         self._cluster = cluster
@@ -226,7 +226,7 @@ class Actor:
 
     async def _note(self, entry: Entry, record: Record, *, hold: bool) -> None:
         if entry.vanished:
-            entry.run = dataclasses.replace(entry.run, record=record)
+            entry.note(record)
             return
         try:
             if hold:
@@ -247,7 +247,7 @@ class Actor:
         run = entry.run
         if superseded(run, record) or run.deleted_at or withholding.withheld(run) or not self._may_act():
             return  # it changed while the status was written: decide again
-        if ending.changed(record, self._providers.of(run, record.provider)):
+        if ending.changed(record, self._providers.of(run.namespace, record.provider)):
             return
         if entry.known.ledger.send(record.token):
             await self._in_a_task(entry, self._send(entry, record))
@@ -320,7 +320,8 @@ class Actor:
     async def _confirm(self, entry: Entry, record: Record) -> None:
         """Have status name the id first, where only what it names is followed: who comes next may know no more."""
         run, shown = entry.run, entry.run.status.record
-        if not self._providers.of(run, record.provider).confirmed_only or not shown or shown.token != record.token:
+        provider = self._providers.of(entry.namespace, record.provider)
+        if not provider.confirmed_only or not shown or shown.token != record.token:
             return
         said = dump(run.status.model_copy(update={"record": record}))
         with contextlib.suppress(ClusterError):  # the annotation is better than nothing
@@ -334,7 +335,7 @@ class Actor:
         mine = {f"{METADATA_PREFIX}{key}": value for key, value in own.items()} | {TOKEN_KEY: record.token}
         return CreateRequest(
             spec=run.spec,
-            default_model=default_model or self._providers.of(run, record.provider).default_model,
+            default_model=default_model or self._providers.of(run.namespace, record.provider).default_model,
             metadata={**(run.spec.metadata or {}), **mine},
             input=contents.input if contents else None,
             authorizations=contents.authorizations if contents else {},
@@ -343,15 +344,15 @@ class Actor:
     # --- looking
 
     def _wire(self, entry: Entry, record: Record) -> Wire:
-        _, entry.known.called_with = self._providers.where(entry.run, record.provider)
-        return self._providers.wire(entry.run, record.provider, record.api, ending=entry.ending)
+        _, entry.known.called_with = self._providers.where(entry.namespace, record.provider)
+        return self._providers.wire(entry.namespace, record.provider, record.api, ending=entry.ending)
 
     @contextlib.asynccontextmanager
     async def _looking(self, entry: Entry) -> AsyncIterator[None]:
         """Within it a run is looked at, cancelled or searched for. An ending waits no longer than our own requests may
         take, and a deletion not long for a look that began before it. Raises CallFailedError and _BrokenOffError.
         """
-        ends = entry.ending or entry.vanished or entry.run.deleted_at  # seen since this was decided
+        ends = entry.ending or entry.vanished or entry.deleted  # seen since this was decided
         limit = self._policy.request_timeout if ends else None
         try:
             async with asyncio.timeout(limit.total_seconds() if limit else None) as entry.looking:
@@ -403,11 +404,13 @@ class Actor:
 
     def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:
         known, now = entry.known, self._clock()
-        known.observation, known.looked_at, known.gone = seen, now, 0
-        known.read_with = self._providers.where(entry.run, record.provider)
-        interval = st.interval_of(entry.run.spec, record)
-        if bucket := self._providers.bucket(entry.run, record.provider):  # many runs are looked at less often
-            least = bucket.interval(self._in_flight(entry.run, record.provider))
+        if seen != known.observation:  # else the one that is kept in other places too
+            known.observation = seen
+        known.looked_at, known.gone = now, 0
+        known.read_with = self._providers.where(entry.namespace, record.provider)
+        interval = entry.calm.interval if entry.calm else st.interval_of(entry.run.spec, record)
+        if bucket := self._providers.bucket(entry.namespace, record.provider):  # many runs are looked at less often
+            least = bucket.interval(self._in_flight(entry.namespace, record.provider))
             interval = max(interval, timedelta(seconds=least))
         since = known.ending_since if entry.ending and known.ending_since else record.recordedAt or now
         if record.turn and record.turn.submittedAt > since:
@@ -435,7 +438,7 @@ class Actor:
         run, wanted = entry.run, self._providers.wanted(entry.run)
         try:
             entry.known.called_with = wanted.credential
-            wire = self._providers.wire(run, wanted.name, ref.api, ending=False)
+            wire = self._providers.wire(run.namespace, wanted.name, ref.api, ending=False)
             async with self._looking(entry):
                 found = await wire.observe(ref)
         except CallFailedError as error:
@@ -474,8 +477,8 @@ class Actor:
 
     def _failed(self, entry: Entry, provider: str, api: API, failure: Failure) -> None:
         self._metrics.failed(api, failure)
-        self._providers.refused(entry.run, provider, failure)
-        another = self._providers.where(entry.run, provider)[1] != entry.known.called_with
+        self._providers.refused(entry.namespace, provider, failure)
+        another = self._providers.where(entry.namespace, provider)[1] != entry.known.called_with
         if another and failure.reason is Reason.INVALID_CREDENTIALS:
             return  # the key was replaced while it was on its way: at once with the new one
         self._hold_back(entry, failure)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from openairun_operator.acting import Providers
-from openairun_operator.api.record import Record
 from openairun_operator.lifecycle import adopting
 from openairun_operator.lifecycle.actions import Action, Adopt, Cancel, Claim, Create, Decision, Find, Observe, Submit
 from openairun_operator.lifecycle.facts import Facts
@@ -25,14 +24,18 @@ _MOST: Final = 96
 _FULL: Final = 1.0
 
 
-def crew(run: Run, provider: str) -> str:
+def crew(namespace: str, provider: str) -> str:
     """Those whose calls are counted together: all of a namespace, however many providers it has."""
-    return OWN if provider == OWN else run.namespace
+    return OWN if provider == OWN else namespace
 
 
-def _is_ours(run: Run, record: Record, facts: Facts) -> bool:
-    """Whether the operator wrote the record: an annotation, which every user may write, takes no room by itself."""
-    shown = run.status.record
+def _goes(run: Run, facts: Facts) -> bool:
+    """Whether a run goes of which the operator wrote the record: an annotation, which every user may write, takes no
+    room by itself.
+    """
+    record, shown = run.record, run.status.record
+    if record is None or not goes(run, facts.now):
+        return False
     if facts.known.ledger.get(record.token) is None and not (shown and shown.token == record.token):
         return False
     return adopting.confirmed(run, record, facts)
@@ -53,8 +56,7 @@ class Admission:
         """Note whether the run takes room on its provider, or waits for some."""
         if not isinstance(decision.action, Create | Submit):
             self._ends(run.uid)  # what was claimed is not sent
-        moves = run.record is not None and run.record.provider != facts.wanted.name and waits(decision)
-        if run.record and goes(run, facts.now) and _is_ours(run, run.record, facts) and not moves:
+        if run.record and (run.record.provider == facts.wanted.name or not waits(decision)) and _goes(run, facts):
             self._slots.holds(run.uid, lane(run.namespace, run.record.provider), run.namespace)
         elif waits(decision):
             its = lane(run.namespace, facts.wanted.name)
@@ -62,6 +64,13 @@ class Admission:
             self._slots.waits(run.uid, its, run.namespace, run.created)
         else:
             self._slots.leaves(run.uid)
+
+    def surely_goes(self, run: Run, facts: Facts) -> bool:
+        """Whether the run takes room whatever is decided; it is noted then. To decide takes most of a start."""
+        if not run.record or run.record.provider != facts.wanted.name or not _goes(run, facts):
+            return False
+        self._slots.holds(run.uid, lane(run.namespace, run.record.provider), run.namespace)
+        return True
 
     def leaves(self, uid: str) -> None:
         """It needs nothing more."""
@@ -86,9 +95,9 @@ class Admission:
         """How many runs go on a provider, and how many wait for room there."""
         return self._slots.counts(lane(namespace, provider))
 
-    def in_flight(self, run: Run, provider: str) -> int:
-        """How many runs go beside this one, itself included."""
-        return self.counts(run.namespace, provider)[0]
+    def in_flight(self, namespace: str, provider: str) -> int:
+        """How many runs go on a provider."""
+        return self.counts(namespace, provider)[0]
 
     def pause(self, entry: Entry, action: Action, facts: Facts) -> float:
         """Seconds until the provider may be asked for this. A place in its line is taken once, and kept until then."""
@@ -101,7 +110,7 @@ class Admission:
                 return 0.0
         if not entry.ending:
             return self.in_line(entry, name)
-        bucket = self._providers.bucket(entry.run, name)
+        bucket = self._providers.bucket(entry.namespace, name)
         if bucket is None:
             return 0.0
         # It saves money, and its time is short.
@@ -113,9 +122,9 @@ class Admission:
 
     def in_line(self, entry: Entry, name: str) -> float:
         """Seconds until the provider may be asked for what saves no money."""
-        if self._is_full(crew(entry.run, name)):
+        if self._is_full(crew(entry.namespace, name)):
             return _FULL
-        bucket = self._providers.bucket(entry.run, name)
+        bucket = self._providers.bucket(entry.namespace, name)
         if bucket is None:
             return 0.0
         if entry.place is None:
@@ -130,9 +139,9 @@ class Admission:
         """While the action is done."""
         match action:
             case Adopt():
-                its = crew(run, facts.wanted.name)
+                its = crew(run.namespace, facts.wanted.name)
             case Claim(record) | Create(record) | Submit(record) | Observe(record) | Find(record) | Cancel(record):
-                its = crew(run, record.provider)
+                its = crew(run.namespace, record.provider)
             case _:
                 yield
                 return
@@ -146,13 +155,13 @@ class Admission:
                 self._ends(run.uid)
 
     @contextlib.contextmanager
-    def asking(self, run: Run, name: str) -> Iterator[None]:
+    def asking(self, entry: Entry, name: str) -> Iterator[None]:
         """While the provider is asked for what nothing was decided about."""
-        self._begins(run.uid, crew(run, name))
+        self._begins(entry.uid, crew(entry.namespace, name))
         try:
             yield
         finally:
-            self._ends(run.uid)
+            self._ends(entry.uid)
 
     def is_calling(self, uid: str) -> bool:
         """Whether a call for the resource is under way: it has a time-out of its own."""

@@ -17,7 +17,7 @@ from openairun_operator import handlers
 from openairun_operator.api.names import PLURAL, PROVIDER_PLURAL
 from openairun_operator.checking import Checker
 from openairun_operator.config import Settings
-from openairun_operator.kube import kopf_listing
+from openairun_operator.kube import kopf_listing, kopf_settings
 from openairun_operator.kube.cluster import Cluster, ClusterError
 from openairun_operator.kube.credentials import ExchangedKey, OperatorKey, OwnKey
 from openairun_operator.kube.events import Events
@@ -242,6 +242,7 @@ async def _watch(
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=kopf.OperatorSettings(),
+        memories=kopf_settings.Forgetful(),
         insights=insights,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,

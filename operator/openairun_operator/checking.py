@@ -119,7 +119,7 @@ class Checker:
             apis: tuple[API, ...] = ()
             failure = known.trouble
             if failure is None and known.credentials is not None:
-                bucket = self._providers.bucket_at(known.place)
+                bucket = self._providers.bucket(*known.place)
                 if bucket and bucket.held():
                     return  # the server asked for patience
                 async with self._shares.room(known.place[0]):

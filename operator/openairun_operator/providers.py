@@ -304,49 +304,47 @@ class Providers:
     def wanted(self, run: Run) -> Provider:
         """The provider of the next run."""
         if name := naming.asked_for(run):
-            return self.of(run, name)
+            return self.of(run.namespace, name)
         if (run.namespace, DEFAULT_PROVIDER) in self._known:
-            return self.of(run, DEFAULT_PROVIDER)
+            return self.of(run.namespace, DEFAULT_PROVIDER)
         if naming.belongs_to_default(run):
             return naming.deleted_default(run.namespace)
-        own = self.own.provider(None if self._may_use_own(run) else naming.no_provider(run.namespace))
-        return replace(own, patience=self._returning(run.namespace) or self._patience(self.bucket(run, OWN)))
+        own = self.own.provider(None if self._may_use_own(run.namespace) else naming.no_provider(run.namespace))
+        return replace(own, patience=self._returning(run.namespace) or self._patience(self.bucket(run.namespace, OWN)))
 
-    def of(self, run: Run, name: str) -> Provider:
+    def of(self, namespace: str, name: str) -> Provider:
         """The provider that a record names."""
         if name == OWN:
             own = self.own.provider()
-            return replace(own, confirmed_only=own.own_ids_only or not self._may_use_own(run))
-        known = self._known.get((run.namespace, name))
+            return replace(own, confirmed_only=own.own_ids_only or not self._may_use_own(namespace))
+        known = self._known.get((namespace, name))
         if known is None:
-            return Provider(name=name, address="", blocked=naming.missing(name, run.namespace))
+            return Provider(name=name, address="", blocked=naming.missing(name, namespace))
         unread = Failure(reason=Reason.CREATING, message=f"Reading the key of OpenAIProvider {name}")
         blocked = known.trouble or (unread if known.read is None or known.credentials is None else None)
         if known.declared is None:
             return Provider(name=name, address="", blocked=blocked)
-        patience = self._patience(self.bucket(run, name))
+        patience = self._patience(self.bucket(namespace, name))
         return replace(known.declared, credential=known.mark, blocked=blocked, patience=patience)
 
-    def where(self, run: Run, name: str) -> tuple[str, str | None]:
+    def where(self, namespace: str, name: str) -> tuple[str, str | None]:
         """The address and the mark of the key of the provider that a record names, as `of` says them."""
         if name == OWN:
             return self.own.settings.base_url, self.own.key.mark
-        known = self._known.get((run.namespace, name))
+        known = self._known.get((namespace, name))
         if known is None or known.declared is None:
             return "", None
         return known.declared.address, known.mark
 
-    def _may_use_own(self, run: Run) -> bool:
-        return self.own.allows(run.namespace, self._labels.get(run.namespace))
+    def _may_use_own(self, namespace: str) -> bool:
+        return self.own.allows(namespace, self._labels.get(namespace))
 
-    def bucket(self, run: Run, name: str) -> Bucket | None:
-        """The rate of requests to it; None while nothing can be sent to it."""
-        return self.bucket_at((run.namespace, name))
+    def bucket(self, namespace: str, name: str) -> Bucket | None:
+        """The rate of requests to it; None while nothing can be sent to it.
 
-    def bucket_at(self, place: Place) -> Bucket | None:
-        """Likewise. What one namespace does with an address and a key slows no other."""
-        settings, (namespace, name) = self.own.settings, place
-        known = self._known.get(place)
+        What one namespace does with an address and a key slows no other.
+        """
+        settings, known = self.own.settings, self._known.get((namespace, name))
         whose: Hashable
         if name == OWN:
             whose, rate, burst = (OWN, self.own.key.mark), settings.requests_per_minute or _ANY, None
@@ -399,7 +397,7 @@ class Providers:
             await self._read(known)
         return name != OWN and known is before
 
-    def wire(self, run: Run, name: str, api: API, *, ending: bool) -> Wire:
+    def wire(self, namespace: str, name: str, api: API, *, ending: bool) -> Wire:
         """The wire to it for `api`; `ending` a run may use the last key there was. Raises CallFailedError."""
         if name == OWN:
             credentials = self.own.credentials(ending=ending)
@@ -408,30 +406,29 @@ class Providers:
                     self.clients.forget(self._own)
                 self._own = credentials
         else:
-            provider = self.of(run, name)
+            provider = self.of(namespace, name)
             if provider.blocked and not ending:
                 raise CallFailedError(provider.blocked)
-            place = (run.namespace, name)
-            last = [known.credentials for each in (self._known, self._past) if (known := each.get(place))]
+            last = [known.credentials for each in (self._known, self._past) if (known := each.get((namespace, name)))]
             usable = next(filter(None, last), None)
             if usable is None:
-                raise CallFailedError(provider.blocked or naming.missing(name, run.namespace))
+                raise CallFailedError(provider.blocked or naming.missing(name, namespace))
             credentials = usable
-        bucket = self.bucket(run, name)
+        bucket = self.bucket(namespace, name)
         try:
             return wire(api, self.clients, credentials, bucket.spend if bucket else None)
         except ValueError as error:
             failure = Failure(reason=Reason.INVALID_CREDENTIALS, message=f"In {self.own.key.where}: {error}")
             raise CallFailedError(failure) from None
 
-    def refused(self, run: Run, name: str, failure: Failure) -> None:
+    def refused(self, namespace: str, name: str, failure: Failure) -> None:
         """A call to it failed. Who asks for patience gets it from all; a key that is refused is read again."""
-        bucket = self.bucket(run, name)
+        bucket = self.bucket(namespace, name)
         if bucket and failure.reason is Reason.RATE_LIMITED and failure.retry_after:
             bucket.hold(failure.retry_after)
         if name == OWN and failure.reason is Reason.INVALID_CREDENTIALS:
             self.own.key.refused()
-        known = self._known.get((run.namespace, name))
+        known = self._known.get((namespace, name))
         if known and failure.reason in _DOUBTFUL:
             known.doubted = asyncio.get_running_loop().time()
         if known and failure.reason is Reason.INVALID_CREDENTIALS:

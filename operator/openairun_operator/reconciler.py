@@ -162,9 +162,11 @@ class Reconciler:
         """Try again at once whatever failed, and whoever waits: in `namespace`, or everywhere."""
         with self._admission.together():
             for uid, entry in self._store:
-                if namespace not in (None, entry.run.namespace):
+                if namespace not in (None, entry.namespace):
                     continue
-                entry.calm = None
+                if entry.calm:
+                    entry.calm = None  # it goes well: it is decided upon when it is looked at
+                    continue
                 idle = not has_provider(entry.run.record)
                 if entry.known.failure or self._says_blocked(entry):
                     entry.known.retry_at = None
@@ -180,7 +182,7 @@ class Reconciler:
         Where room is not bounded that matters to nobody, unless `always`.
         """
         facts = self._facts(entry)
-        if always or facts.wanted.most_runs is not None:
+        if (always or facts.wanted.most_runs is not None) and not self._admission.surely_goes(entry.run, facts):
             self._admission.note(entry.run, decide(entry.run, facts), facts)
 
     @staticmethod
@@ -253,7 +255,7 @@ class Reconciler:
             policy=self._policy,
             known=entry.known,
             new_token=secrets.token_hex(12),
-            provider=self._providers.of(run, record.provider) if record and has_provider(record) else wanted,
+            provider=self._providers.of(run.namespace, record.provider) if record and has_provider(record) else wanted,
             wanted=wanted,
             admitted=self._admission.admitted(run, wanted),
         )
@@ -307,16 +309,16 @@ class Reconciler:
 
         To decide, and to say nothing, would take longer than the look itself.
         """
-        calm, run, known = entry.calm, entry.run, entry.known
-        if calm is None or run.record is None or entry.vanished:
+        calm, known = entry.calm, entry.known
+        if calm is None or entry.vanished:
             return None
         known.turn_back(now := self._clock())
         if known.look_at is None or not known.look_at <= now < calm.until:
             return None
-        if pause := self._admission.in_line(entry, run.record.provider):
+        if pause := self._admission.in_line(entry, calm.record.provider):
             return pause
-        with self._admission.asking(run, run.record.provider):
-            await self._actor.act(entry, Observe(run.record))
+        with self._admission.asking(entry, calm.record.provider):
+            await self._actor.act(entry, Observe(calm.record))
         if entry.calm is not calm or entry.vanished or not calm.lasts(known):
             entry.calm = None
             return None
@@ -358,6 +360,8 @@ class Reconciler:
                     self._drop(uid)
                     return -1
                 entry.calm = glancing.calm(run, decision, entry.known, facts.now)
+                if entry.calm or until is None or until - facts.now > _SPREAD:
+                    entry.fold()
                 return -1 if until is None else max((until - self._clock()).total_seconds(), 0.01)
             case Release(orphan):
                 await self._release(uid, entry, orphan)

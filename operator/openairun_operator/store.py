@@ -4,13 +4,17 @@ The watch can be slow, and then brings what is long past: versions are compared,
 """
 
 import asyncio
+import dataclasses
+import json
 import sys
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from openairun_operator.api.record import Record
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Knowledge
 from openairun_operator.lifecycle.glancing import Calm
@@ -21,6 +25,20 @@ _REMEMBERED: Final = 600.0
 _LIST_LAG: Final = 60.0
 """Seconds after which a list that shows an older version is believed: etcd was restored from a backup."""
 _SOON: Final = 5.0
+
+
+State = tuple[str, str | None]
+"""The phase and the API of a resource; an empty phase where it has none yet."""
+
+
+def _pack(body: Mapping[str, Any]) -> bytes:
+    """All that may be read of an object."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    return zlib.compress(json.dumps({**body, "metadata": metadata}, separators=(",", ":")).encode(), 1)
+
+
+def _state(phase: str | None, api: str | None) -> State:
+    return sys.intern(phase or ""), sys.intern(api) if api else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +65,12 @@ def version_number(body: Mapping[str, Any]) -> int:
 class Entry:
     """One resource: the newest version seen, and what this process knows of its run."""
 
-    run: Run
+    uid: str
+    namespace: str
     version: Version
+    _packed: bytes
+    _run: Run | None
+    _state: State | None = None
     known: Knowledge = field(default_factory=Knowledge)
     ending: bool = False
     vanished: bool = False
@@ -67,14 +89,47 @@ class Entry:
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Entry":
         """A resource that was not known before."""
-        return cls(parse(body), Version(version_number(body)))
+        run = parse(body)
+        return cls(run.uid, run.namespace, Version(version_number(body)), _pack(body), run)
+
+    @property
+    def run(self) -> Run:
+        """The newest version seen."""
+        if self._run is None:
+            self._run = parse(json.loads(zlib.decompress(self._packed)))
+        return self._run
+
+    def fold(self) -> None:
+        """Nobody is to ask for `run` for some time, and what was parsed takes ten times the room. Not if it vanished:
+        what was noted then stands nowhere else.
+        """
+        if not self.vanished:
+            self._state = self.state
+            self._run = None
+
+    def note(self, record: Record) -> None:
+        """Note the record of an object that vanished."""
+        assert self.vanished
+        self._run = dataclasses.replace(self.run, record=record)
+
+    @property
+    def state(self) -> State:
+        """The phase and API of `run`."""
+        if self._run is None and self._state is not None:
+            return self._state
+        return _state(self.run.status.phase, self.run.status.api)
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the resource is being deleted; there is no calm then."""
+        return self.calm is None and self.run.deleted_at is not None
 
     def take(self, body: Mapping[str, Any], *, listed: bool = False) -> None:
         """Go on from this version, unless a newer one came meanwhile."""
         number = version_number(body)
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
-        self.run, self.version = parse(body), Version(number)
+        self._run, self._packed, self.version = parse(body), _pack(body), Version(number)
         self.calm = None
 
     def pass_over(self, body: Mapping[str, Any]) -> None:
@@ -91,10 +146,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """What is kept of a resource that needs no work; `state` is its phase and API, None for one that is leaving."""
+    """What is kept of a resource that needs no work; `state` is None for one that is leaving."""
 
     version: Version
-    state: tuple[str, str | None] | None
+    state: State | None
 
 
 class Store:
@@ -109,10 +164,10 @@ class Store:
         """The resources that need work, as they are now."""
         return iter(list(self._entries.items()))
 
-    def states(self) -> Iterator[tuple[str | None, str | None]]:
-        """Phase and API of every resource there is."""
+    def states(self) -> Iterator[State]:
+        """That of every resource there is."""
         for entry in self._entries.values():
-            yield entry.run.status.phase, entry.run.status.api
+            yield entry.state
         yield from (rest.state for rest in self._resting.values() if rest.state)
 
     def get(self, uid: str) -> Entry | None:
@@ -144,7 +199,7 @@ class Store:
         self._rest(body["metadata"]["uid"], Version(version_number(body)), status.get("phase"), status.get("api"))
 
     def _rest(self, uid: str, version: Version, phase: str | None, api: str | None) -> None:
-        self._resting[uid] = _Rest(version, (sys.intern(phase or ""), sys.intern(api) if api else None))
+        self._resting[uid] = _Rest(version, _state(phase, api))
 
     def leave(self, uid: str, entry: Entry) -> None:
         """It was let go, and is deleted any moment."""

@@ -82,6 +82,15 @@ def cpu_a_poll(flight: Flight) -> float | None:
     return _over(at(flight, *window, "cpu_s", "operator"), at(flight, *window, "openai", "retrieve"), 1000)
 
 
+def _cpu_to_cancel(flight: Flight) -> float | None:
+    """Milliseconds a run. The others are polled meanwhile, the longer the more there are: that is not counted."""
+    polls, poll = at(flight, "delete", "window", "openai", "retrieve"), cpu_a_poll(flight)
+    spent = _cpu("delete")(flight)
+    if spent is None or poll is None:
+        return None
+    return spent - poll * (polls or 0) / int(flight["n"])
+
+
 def _memory(after: str, *path: str) -> Figure:
     """KiB a run, beyond what the operator had at its start, if the phase `after` brought N there."""
 
@@ -106,9 +115,14 @@ def _found_in_flight(flight: Flight) -> float | None:
     return (both - finished) / int(flight["n"]) / _KIB
 
 
-def _left(flight: Flight) -> float | None:
-    now, base = at(flight, "delete", "rss", "operator"), at(flight, "start", "window", "rss", "operator")
-    return None if now is None or base is None or not whole(flight, "delete") else (now - base) / _MIB
+def _left(phase: str) -> Figure:
+    """MiB beyond what the operator had at its start, once all were deleted."""
+
+    def figure(flight: Flight) -> float | None:
+        now, base = at(flight, phase, "rss", "operator"), at(flight, "start", "window", "rss", "operator")
+        return None if now is None or base is None or not whole(flight, "delete") else (now - base) / _MIB
+
+    return figure
 
 
 def patches(requests: dict[str, int] | None, of: str = "") -> int | None:
@@ -164,7 +178,7 @@ ROWS = (
     Row("CPU a poll", "ms", cpu_a_poll, grows="a run"),
     Row("CPU a whole short life, deletion included", "ms", lambda f: at(_lives(f), "cpu_ms"), 1),
     Row("CPU to create N, first polls included", "ms a run", _cpu("create"), 1, "a run"),
-    Row("CPU to cancel and release N", "ms a run", _cpu("delete"), 1, "a run"),
+    Row("CPU to cancel and release N, without polls", "ms a run", _cpu_to_cancel, 1, "a run"),
     Row("API server and etcd: CPU a whole short life", "ms", _cpu_of_api("lives"), 1),
     Row("API server and etcd: CPU to create N", "ms a run", _cpu_of_api("create"), 1, "a run"),
     Row("API server and etcd: CPU while N finish", "ms a run", _cpu_of_api("finish"), 1, "a run"),
@@ -174,7 +188,8 @@ ROWS = (
     Row("RSS a finished run that is listed", "KiB", _rss_finished, 1, "a run"),
     Row("RSS a run in flight, after a restart", "KiB", _found_in_flight, 1, "a run"),
     Row("RSS a finished run, after a restart", "KiB", _memory("finish", "restart", "rss_finished"), 1, "a run"),
-    Row("RSS when all were deleted, beyond that at the start", "MiB", _left, 1, "with N"),
+    Row("RSS when all were deleted, beyond that at the start", "MiB", _left("delete"), 1, "with N"),
+    Row("RSS when their Events were posted too, beyond that at the start", "MiB", _left("lives"), 1, "with N"),
     Row("PATCHes a whole life", "", patches_a_life(), 1),
     Row("PATCHes of the object a whole life", "", patches_a_life("object"), 1),
     Row("PATCHes of its status a whole life", "", patches_a_life("status"), 1),

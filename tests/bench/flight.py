@@ -233,6 +233,7 @@ class Flight(Scene):
         """Short runs, each deleted as soon as it is seen to have finished."""
         await self._sweep()
         await self._quiet("late writes", "POST events", "PATCH")  # Events come last: see docs/performance.md
+        found["rss"] = self._meter.read({}, None).rss
         count, watcher = min(self._count, LIVES), self._watcher
         names = [f"life-{number:05}" for number in range(count)]
         await self._openai.lives(SHORT)

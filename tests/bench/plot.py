@@ -12,7 +12,7 @@ _PANELS = (
     "CPU a poll",
     "RSS a run in flight",
     "CPU to create N, first polls included",
-    "CPU to cancel and release N",
+    "CPU to cancel and release N, without polls",
     "create N: until all show their run",
     "delete N running: until all are cancelled",
     "restart: until all are polled",

@@ -159,23 +159,23 @@ class Providers:
     def wanted(self, run: Run) -> Provider:
         return replace(self._world.provider, blocked=self._world.no_key)
 
-    def of(self, run: Run, name: str, seen: str | None = None) -> Provider:
+    def of(self, namespace: str, name: str) -> Provider:
         return replace(self._world.provider, name=name, blocked=self._world.no_key)
 
-    def where(self, run: Run, name: str) -> tuple[str, str | None]:
-        provider = self.of(run, name)
+    def where(self, namespace: str, name: str) -> tuple[str, str | None]:
+        provider = self.of(namespace, name)
         return provider.address, provider.credential
 
     async def confirm(self, run: Run, name: str) -> bool:
         return self._world.confirms
 
-    def wire(self, run: Run, name: str, api: API, *, ending: bool, seen: str | None = None) -> Wire:
+    def wire(self, namespace: str, name: str, api: API, *, ending: bool) -> Wire:
         return cast(Wire, self._world.wire)
 
-    def refused(self, run: Run, name: str, failure: Failure) -> None:
+    def refused(self, namespace: str, name: str, failure: Failure) -> None:
         self._world.refused.append(failure)
 
-    def bucket(self, run: Run, name: str) -> Bucket | None:
+    def bucket(self, namespace: str, name: str) -> Bucket | None:
         return self._world.bucket
 
 

@@ -1,13 +1,17 @@
 """Flags and environment give one Settings, or a refusal that says what to write."""
 
 import argparse
+import asyncio
 import contextlib
+import gc
+import ssl
+from asyncio import sslproto
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from openairun_operator import __version__
+from openairun_operator import __version__, assembly
 from openairun_operator.__main__ import main
 from openairun_operator.config import DEFAULT_BASE_URL, Settings, add_flags, settings
 
@@ -25,6 +29,26 @@ def refusal(capsys: pytest.CaptureFixture[str], *flags: str, **environment: str)
         read(*flags, **environment)
     assert raised.value.code == 2
     return capsys.readouterr().err
+
+
+def test_a_connection_and_garbage_take_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 256 connections to OpenAI, what asyncio has for TLS would be 64 MiB."""
+    told: list[int] = []
+
+    async def run(_: Settings) -> None:
+        context = ssl.create_default_context()
+        protocol = sslproto.SSLProtocol(asyncio.get_running_loop(), asyncio.Protocol(), context, None, False, "a")
+        told.extend([len(protocol.get_buffer(-1)), gc.get_threshold()[0]])
+
+    monkeypatch.setattr(assembly, "run", run)
+    monkeypatch.setattr(sslproto.SSLProtocol, "max_size", sslproto.SSLProtocol.max_size)
+    before = gc.get_threshold()
+    try:
+        main(["run"])
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+    assert told == [32 * 1024, 2000]
 
 
 def test_without_flags_and_environment_the_defaults_hold() -> None:

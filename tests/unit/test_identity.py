@@ -325,7 +325,7 @@ async def test_runs_go_with_the_token_and_a_create_is_sent_once_though_it_is_ref
         try:
             await asyncio.wait_for(key.looked(), 1)
             assert ours.wanted(run).blocked is None
-            await ours.wire(run, OWN, "Responses", ending=False).create(request)
+            await ours.wire(run.namespace, OWN, "Responses", ending=False).create(request)
             endpoint.answer = GIVEN | {"access_token": "ey-another-0123456789"}
             key._due = 0
             key._wake.set()
@@ -333,7 +333,7 @@ async def test_runs_go_with_the_token_and_a_create_is_sent_once_though_it_is_ref
                 while key.current == TOKEN:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.001)
             with pytest.raises(CallFailedError) as raised:
-                await ours.wire(run, OWN, "Responses", ending=False).create(request)
+                await ours.wire(run.namespace, OWN, "Responses", ending=False).create(request)
         finally:
             watching.cancel()
         assert raised.value.failure.reason is Reason.INVALID_CREDENTIALS
@@ -378,7 +378,7 @@ async def test_azure_gets_the_key_as_it_wants_it(
     )
     ours = providers(settings, assembly._own_key(settings, clients), clients)
     endpoint.answer = {"id": "resp_1", "status": "queued"}
-    wire = ours.wire(parse(body(spec=RESPONSES)), OWN, "Responses", ending=False)
+    wire = ours.wire(parse(body(spec=RESPONSES)).namespace, OWN, "Responses", ending=False)
     await wire.create(CreateRequest(OpenAIRunSpec.model_validate(RESPONSES)))
     ((headers, _),) = endpoint.seen
     assert {name: headers[name] for name in ("api-key", "Authorization") if name in headers} == dict([header])

@@ -114,6 +114,30 @@ def test_kopf_keeps_and_compares_nothing(settings: kopf.OperatorSettings) -> Non
     assert progress.clear(essence=essence) == essence == {}
 
 
+async def test_kopf_remembers_nothing_of_an_object(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own is a KiB of each object that there is, finished or not."""
+    kept: list[kopf_settings.Forgetful] = []
+    stop = asyncio.Event()
+
+    class Looked(kopf_settings.Forgetful):
+        async def recall(self, raw_body: kopf.RawBody, **more: Any) -> Any:
+            memory = await super().recall(raw_body, **more)
+            if raw_body["kind"] == OBJECT["kind"]:
+                kept.append(self)
+                stop.set()
+            return memory
+
+    monkeypatch.setattr(kopf_settings, "Forgetful", Looked)
+    with StandInCluster() as server:
+        monkeypatch.setattr(kopf, "login_via_client", lambda **_: kopf.ConnectionInfo(server=server.url))
+        cluster = Late(client.ApiClient(client.Configuration(host=server.url)))
+        await cluster.missing_crds()
+        await asyncio.wait_for(watch_with(watched, {}, stop, cluster), 20)
+        await cluster.close()
+    assert kept
+    assert list(kept[0].iter_all_memories()) == []
+
+
 async def test_what_was_just_listed_is_not_listed_again(
     settings: kopf.OperatorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,13 +36,17 @@ def calm(
     return glancing.calm(run, Decision(run.status, wait, ending=ending), known_, now)
 
 
+def still(until: datetime) -> Calm:
+    return Calm(seen("in_progress"), until, record(timeout="10m"), timedelta(seconds=5))
+
+
 def test_a_run_that_goes_on_as_before_is_looked_at_for_a_minute() -> None:
-    assert calm(going(), known()) == Calm(seen("in_progress"), START + MINUTE)
+    assert calm(going(), known()) == still(START + MINUTE)
 
 
 def test_but_not_beyond_its_deadline() -> None:
     now = START + timedelta(minutes=9, seconds=30)
-    assert calm(going(), known(now), now) == Calm(seen("in_progress"), START + timedelta(minutes=10))
+    assert calm(going(), known(now), now) == still(START + timedelta(minutes=10))
 
 
 @pytest.mark.parametrize(
@@ -71,13 +75,13 @@ def test_a_run_that_is_being_ended_is_decided_upon() -> None:
 )
 def test_what_did_not_go_well_is_decided_upon(changed: dict[str, Any]) -> None:
     assert calm(going(), known(**changed)) is None
-    assert not Calm(seen("in_progress"), START).lasts(known(**changed))
+    assert not still(START).lasts(known(**changed))
 
 
 @pytest.mark.parametrize("now", [seen("completed"), seen("in_progress", model="other")])
 def test_what_is_new_ends_it(now: Any) -> None:
-    assert Calm(seen("in_progress"), START).lasts(known())
-    assert not Calm(seen("in_progress"), START).lasts(known(observation=now))
+    assert still(START).lasts(known())
+    assert not still(START).lasts(known(observation=now))
 
 
 TURN = Turn(token="turn", state="claimed", digest="v1:1", calls=["call_1"], submittedAt=START)

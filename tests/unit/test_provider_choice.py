@@ -700,7 +700,7 @@ async def test_a_wire_to_a_namespaces_provider_never_bears_the_operators_own_key
         await town.start()
     run = parse(town.run("team", "a", "red"))
     with pytest.raises(CallFailedError):
-        town.providers.wire(run, "red", "Responses", ending=ending)
+        town.providers.wire(run.namespace, "red", "Responses", ending=ending)
 
 
 async def test_the_operators_own_key_goes_to_its_own_address_alone(town: Town) -> None:

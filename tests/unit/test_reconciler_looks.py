@@ -15,7 +15,7 @@ from openairun_operator.api.reasons import Reason
 from openairun_operator.buckets import Bucket
 from openairun_operator.lifecycle.failure import Failure
 from openairun_operator.lifecycle.observation import Call, RunObservation, RunRef, SubmitRequest
-from openairun_operator.lifecycle.run import Run
+from openairun_operator.lifecycle.run import Run, parse
 
 
 class Counted:
@@ -117,6 +117,42 @@ async def test_a_clock_that_was_set_back_delays_no_look(world: World, back: floa
     while len(world.wire.observed) == looks:
         await live(world, world.now + timedelta(milliseconds=1))
     assert world.now - began <= timedelta(seconds=6)
+
+
+async def test_a_run_that_goes_on_takes_little_room_between_decisions(world: World) -> None:
+    await live(world, world.now + timedelta(minutes=1, seconds=20))
+    entry = world.entry
+    assert world.api.body is not None
+    for _ in range(5):
+        await world.work()
+        assert entry._run is None
+    assert len(entry._packed) < 1500
+    assert list(world.reconciler._store.states()) == [("InProgress", "Responses")]
+    world.reconciler.provider_changed(None)
+    assert entry._run is None
+    assert entry.run == parse(world.api.body)
+
+
+async def test_what_a_person_writes_meanwhile_is_compared_with_what_was_before(world: World) -> None:
+    """A spec that changed is acted upon at once though something else holds the run back."""
+    entry = await due(world)
+    entry.known.retry_at = world.now + timedelta(minutes=5)
+    changed = world.api.change(lambda body: body["metadata"].update(labels={"a": "b"}))
+    world.reconciler.saw("MODIFIED", changed)
+    assert entry.known.retry_at is not None
+    entry.fold()
+    changed = world.api.change(
+        lambda body: (body["spec"].update(waitForCompletion=False), body["metadata"].update(generation=2))
+    )
+    world.reconciler.saw("MODIFIED", changed)
+    assert entry.known.retry_at is None
+
+
+async def test_a_start_decides_nothing_of_a_run_that_goes(world: World, decisions: Counted) -> None:
+    again, before = World(), decisions.count
+    again.reconciler.saw(None, world.api.sent[-1])
+    assert decisions.count == before
+    assert again.reconciler.counts("team", "operator") == (1, 0)
 
 
 async def due(world: World) -> store.Entry:

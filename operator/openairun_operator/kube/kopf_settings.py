@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory  # what spawn_tasks takes, and not exported
 
 
 class _Endless:
@@ -45,6 +46,14 @@ class _NoProgress(kopf.ProgressStorage):
 
     def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
         return essence
+
+
+class Forgetful(ResourceMemories):
+    """Keeps nothing of any object: no handler asks for it, and kopf's own is a KiB of each that there is."""
+
+    async def recall(self, raw_body: kopf.RawBody, **more: Any) -> ResourceMemory:
+        """A memory that is forgotten with the event."""
+        return await super().recall(raw_body, **more | {"ephemeral": True})
 
 
 def apply(settings: kopf.OperatorSettings) -> None:

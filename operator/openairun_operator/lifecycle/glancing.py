@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from openairun_operator.api.record import Record
 from openairun_operator.lifecycle import phase, polling, turns
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Decision, Wait
@@ -21,6 +22,9 @@ class Calm:
 
     seen: RunObservation
     until: datetime
+    record: Record
+    interval: timedelta
+    """Between two looks."""
 
     def lasts(self, known: Knowledge) -> bool:
         """Whether the last look showed nothing else, and went well."""
@@ -40,7 +44,7 @@ def calm(run: Run, decision: Decision, known: Knowledge, now: datetime) -> Calm 
     if decision.action != Wait(min(known.look_at, deadline or known.look_at)):
         return None  # it waits for something else
     longest = now + _LONGEST
-    return Calm(seen, min(longest, deadline or longest))
+    return Calm(seen, min(longest, deadline or longest), record, st.interval_of(run.spec, record))
 
 
 def _quiet(known: Knowledge) -> bool:

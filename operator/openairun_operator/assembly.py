@@ -138,6 +138,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     may_act = lease.held if lease else always
     reconciler = Reconciler(policy, cluster, providers, events, metrics, may_act=may_act)
     providers.changed = reconciler.provider_changed
+    events.busy = reconciler.scheduler.hurries
 
     listed = Listed()
 

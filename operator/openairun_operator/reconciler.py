@@ -107,6 +107,7 @@ class Reconciler:
             return
         if not self._store.is_news(body, listed=listed):
             return  # our own write, or older
+        delay = 0.0
         if entry is None:
             if resting.surely(body):
                 self._store.rest_unread(body)
@@ -116,16 +117,17 @@ class Reconciler:
                 self._store.rest(uid, entry)
                 return
             self._store.keep(uid, entry)
-            self._spread(entry)
+            delay = self._spread(entry) if listed else 0.0
             self._line_up(entry, always=entry.run.record is not None)  # before others that were created later
         else:
-            generation, key = entry.run.generation, entry.run.create_again
+            waits = entry.known.retry_at or entry.known.store_at
+            before = (entry.run.generation, entry.run.create_again) if waits else None
             entry.take(body, listed=listed)
-            if (entry.run.generation, entry.run.create_again) != (generation, key):
+            if before and (entry.run.generation, entry.run.create_again) != before:
                 entry.known.retry_at = entry.known.store_at = None  # a person acted: at once
         if entry.run.deleted_at:
             entry.break_off()
-        self.scheduler.wake(uid, first=entry.run.deleted_at is not None)
+        self.scheduler.wake(uid, delay, first=entry.run.deleted_at is not None)
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:
         if entry is None or not entry.run.record or st.finished(entry.run.status):
@@ -142,13 +144,15 @@ class Reconciler:
             return False
         return decide(run, self._facts(entry)).action == Wait() and run.status.observedGeneration == run.generation
 
-    def _spread(self, entry: Entry) -> None:
-        """After a restart, look at the runs that go over some seconds, not all at once."""
+    def _spread(self, entry: Entry) -> float:
+        """After a start, work on the runs that go over some seconds, not on all at once; in how many on this one."""
         run = entry.run
-        if run.record and run.record.state == "created" and not run.deleted_at:
-            entry.known.turn_to(run.record.token)
-            spread = min(st.interval_of(run.spec, run.record), _SPREAD)
-            entry.known.look_at = self._clock() + spread * random.random()
+        if run.record is None or run.record.state != "created" or run.deleted_at:
+            return 0.0
+        entry.known.turn_to(run.record.token)
+        wait = min(st.interval_of(run.spec, run.record), _SPREAD) * random.random()
+        entry.known.look_at = self._clock() + wait
+        return wait.total_seconds()
 
     def open(self) -> None:
         """All runs are known: create more."""
@@ -222,15 +226,19 @@ class Reconciler:
         loop = asyncio.get_running_loop()
         end = loop.time() + limit
         await self._actor.drain(limit)
-        unwritten = [self._write_down(entry) for _, entry in self._store if self._actor.unwritten(entry)]
+        unwritten = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.unwritten(entry)]
         if unwritten:
             tasks = [asyncio.create_task(each) for each in unwritten]
             await asyncio.wait(tasks, timeout=max(end - loop.time(), _LAST_WRITES))
-        for uid, entry in self._store:
+        for uid, entry in self._unsettled():
             if entry.vanished:  # the next operator knows nothing of it
                 await self._release(uid, entry, left_behind(entry.run, self._facts(entry)))
             else:
                 await self._actor.unclaim(entry)
+
+    def _unsettled(self) -> list[tuple[str, Entry]]:
+        """Those of which something may still have to be written."""
+        return [(uid, entry) for uid, entry in self._store if entry.vanished or not entry.calm]
 
     async def _write_down(self, entry: Entry) -> None:
         """Have an answer recorded that a restart would lose."""

@@ -92,6 +92,10 @@ class Scheduler:
         """How many keys wait for their time or for a worker."""
         return len(self._due)
 
+    def hurries(self) -> bool:
+        """Whether anything is urgent."""
+        return bool(self._urgent)
+
     async def run(self) -> None:
         """Work until cancelled; then wait for the work under way to be cancelled too."""
         try:

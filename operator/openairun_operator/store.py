@@ -9,7 +9,6 @@ import json
 import sys
 import time
 import zlib
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -68,7 +67,7 @@ class Entry:
     uid: str
     namespace: str
     version: Version
-    _packed: bytes
+    _packed: bytes | None
     _run: Run | None
     _state: State | None = None
     known: Knowledge = field(default_factory=Knowledge)
@@ -96,6 +95,7 @@ class Entry:
     def run(self) -> Run:
         """The newest version seen."""
         if self._run is None:
+            assert self._packed is not None
             self._run = parse(json.loads(zlib.decompress(self._packed)))
         return self._run
 
@@ -103,7 +103,7 @@ class Entry:
         """Nobody is to ask for `run` for some time, and what was parsed takes ten times the room. Not if it vanished:
         what was noted then stands nowhere else.
         """
-        if not self.vanished:
+        if self._packed and not self.vanished:
             self._state = self.state
             self._run = None
 
@@ -129,7 +129,8 @@ class Entry:
         number = version_number(body)
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
-        self._run, self._packed, self.version = parse(body), _pack(body), Version(number)
+        self._run, self.version = parse(body), Version(number)
+        self._packed = None if self._run.deleted_at else _pack(body)  # that will soon be gone
         self.calm = None
 
     def pass_over(self, body: Mapping[str, Any]) -> None:
@@ -158,7 +159,6 @@ class Store:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._resting: dict[str, _Rest] = {}
-        self._leaving: deque[tuple[float, str]] = deque()
 
     def __iter__(self) -> Iterator[tuple[str, Entry]]:
         """The resources that need work, as they are now."""
@@ -205,7 +205,6 @@ class Store:
         """It was let go, and is deleted any moment."""
         self._entries.pop(uid, None)
         self._resting[uid] = _Rest(entry.version, None)
-        self._leaving.append((time.monotonic(), uid))
 
     def forget(self, uid: str) -> None:
         """It is deleted: nothing more comes."""
@@ -214,5 +213,6 @@ class Store:
 
     def prune(self) -> None:
         """Forget what was let go long ago and whose deletion the watch did not bring."""
-        while self._leaving and self._leaving[0][0] < time.monotonic() - _REMEMBERED:
-            self._resting.pop(self._leaving.popleft()[1], None)
+        then = time.monotonic() - _REMEMBERED
+        for uid in [uid for uid, rest in self._resting.items() if rest.state is None and rest.version.at < then]:
+            del self._resting[uid]

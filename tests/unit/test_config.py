@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import gc
 import ssl
+import sys
 from asyncio import sslproto
 from datetime import timedelta
 from pathlib import Path
@@ -42,10 +43,11 @@ def test_a_connection_and_garbage_take_little_room(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(assembly, "run", run)
     monkeypatch.setattr(sslproto.SSLProtocol, "max_size", sslproto.SSLProtocol.max_size)
-    before = gc.get_threshold()
+    before, depth = gc.get_threshold(), sys.getrecursionlimit()
     try:
         main(["run"])
     finally:
+        sys.setrecursionlimit(depth)
         gc.set_threshold(*before)
         gc.unfreeze()
     assert told == [32 * 1024, 2000]

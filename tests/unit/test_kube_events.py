@@ -74,6 +74,33 @@ async def posting(events: Events) -> Any:
             await task
 
 
+async def test_events_yield_to_runs_that_are_being_ended_when_many_wait(
+    events: Events, posts: Posts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Event costs the API server half of what it costs to end a run, and 20 in a second were a tenth of all."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await _SLEEP(0)
+
+    monkeypatch.setattr("openairun_operator.kube.events.asyncio.sleep", sleep)
+    posts.open.set()
+    for ended, yields in ((True, 76), (False, 0)):
+        events.busy = lambda ended=ended: ended  # type: ignore[misc]
+        pauses.clear()
+        for number in range(101):
+            events.emit(RUN, told(str(number)))
+        async with posting(events):
+            while len(posts.taken) % 101 or not posts.taken:
+                await _SLEEP(0)
+        posts.taken.clear()
+        assert pauses.count(1.0) == yields
+
+
+_SLEEP = asyncio.sleep
+
+
 async def test_several_are_posted_at_once_and_those_of_one_resource_in_order(events: Events, posts: Posts) -> None:
     async with posting(events):
         for message in "abc":

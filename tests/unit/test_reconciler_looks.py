@@ -130,6 +130,9 @@ async def test_a_run_that_goes_on_takes_little_room_between_decisions(world: Wor
     assert list(world.reconciler._store.states()) == [("InProgress", "Responses")]
     world.reconciler.provider_changed(None)
     assert entry._run is None
+    await due(world)
+    await world.reconciler.drain(5)
+    assert entry._run is None
     assert entry.run == parse(world.api.body)
 
 
@@ -148,11 +151,23 @@ async def test_what_a_person_writes_meanwhile_is_compared_with_what_was_before(w
     assert entry.known.retry_at is None
 
 
-async def test_a_start_decides_nothing_of_a_run_that_goes(world: World, decisions: Counted) -> None:
+async def test_a_start_decides_nothing_of_a_run_that_goes_until_its_turn(
+    world: World, decisions: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     again, before = World(), decisions.count
+    monkeypatch.setattr(reconciler.random, "random", lambda: 0.5)
     again.reconciler.saw(None, world.api.sent[-1])
     assert decisions.count == before
     assert again.reconciler.counts("team", "operator") == (1, 0)
+    assert again.reconciler.scheduler._due[UID] - asyncio.get_running_loop().time() == pytest.approx(2.5, abs=0.5)
+
+
+async def test_a_start_puts_off_no_deletion(world: World) -> None:
+    again = World()
+    body = copy.deepcopy(world.api.sent[-1])
+    body["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
+    again.reconciler.saw(None, body)
+    assert again.reconciler.scheduler._due[UID] == 0.0
 
 
 async def due(world: World) -> store.Entry:

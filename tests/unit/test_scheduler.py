@@ -159,6 +159,19 @@ def test_first_jumps_the_queue() -> None:
     in_virtual_time(main())
 
 
+async def test_who_hurries_is_known_until_it_is_forgotten() -> None:
+    async def work(_: str) -> None:
+        return None
+
+    scheduler = Scheduler(work, 1)
+    scheduler.wake("a")
+    assert not scheduler.hurries()
+    scheduler.wake("a", first=True)
+    assert scheduler.hurries()
+    scheduler.forget("a")
+    assert not scheduler.hurries()
+
+
 def test_what_is_urgent_finds_a_worker_though_all_hang_and_finds_one_again() -> None:
     async def main() -> None:
         times: dict[str, list[float]] = {}

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from openairun_operator.buckets import Bucket
 from openairun_operator.kube.cluster import Cluster, ClusterError, Subject
@@ -20,13 +21,20 @@ _WAITING: Final = 2500
 _RATE: Final = 20.0
 """Events posted in a second, beyond the burst: when thousands of runs end at once, to end them comes before telling."""
 _BURST: Final = 200
+_YIELD: Final = 1.0
+"""Seconds by which a line waits longer, if more than a few are in it, while runs are being ended: an Event takes of the
+API server half of what it takes to end a run.
+"""
+_FEW: Final = 25
 _FLUSH: Final = 3.0
 
 
 class Events:
     """Bounded lines of events to post. A full line drops the event; its log line stays."""
 
-    def __init__(self, cluster: Cluster, instance: str) -> None:
+    def __init__(self, cluster: Cluster, instance: str, busy: Callable[[], bool] = lambda: False) -> None:
+        self.busy = busy
+        """Whether runs are being ended."""
         self._cluster = cluster
         self._instance = instance
         self._lines: list[asyncio.Queue[tuple[Subject, Event, datetime]]]
@@ -49,16 +57,18 @@ class Events:
             for line in self._lines:
                 tasks.create_task(self._post_all(line))
 
-    async def _turn(self) -> None:
-        """Wait until one more may be posted."""
+    async def _turn(self, line: asyncio.Queue[Any]) -> None:
+        """Wait until one more of the line may be posted."""
         await asyncio.sleep(self._rate.due(self._rate.take()))
+        if line.qsize() > _FEW and self.busy():
+            await asyncio.sleep(_YIELD)
 
     async def _post_all(self, line: asyncio.Queue[tuple[Subject, Event, datetime]]) -> None:
         posting: asyncio.Future[None] | None = None
         left: list[tuple[Subject, Event, datetime]] = []
         try:
             while True:
-                await self._turn()
+                await self._turn(line)
                 posting = asyncio.ensure_future(self._post(*await line.get()))
                 await asyncio.shield(posting)
         except asyncio.CancelledError:

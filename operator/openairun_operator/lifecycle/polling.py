@@ -12,12 +12,12 @@ def delay(age: timedelta, interval: timedelta, jitter: float, floor: float | Non
     """Seconds until the next look at a run that was created `age` ago.
 
     Starts at 1 s and grows by half with each look, up to `interval`, and is never longer than that. `jitter`
-    in [0, 1) shortens it by up to 20 %, so that many runs do not march in step. `floor` is what the server
+    in [0, 1) shortens it by up to 10 %, so that many runs do not march in step. `floor` is what the server
     asked for, and wins.
     """
     # Looks at 1, 2.5, 4.75 … s: the step that follows age a is about FIRST + a * (growth - 1) / growth.
     grown = FIRST + max(age.total_seconds(), 0.0) * (_GROWTH - 1) / _GROWTH
-    wanted = min(grown, interval.total_seconds()) * (1 - 0.2 * jitter)
+    wanted = min(grown, interval.total_seconds()) * (1 - 0.1 * jitter)
     return max(wanted, floor or 0.0)
 
 

@@ -44,7 +44,7 @@ from openairun_operator.store import Entry, Store
 
 logger = logging.getLogger(__name__)
 
-_SPREAD: Final = timedelta(seconds=5)
+_SPREAD: Final = timedelta(seconds=4)
 """After a restart, and at most an interval."""
 _STEPS: Final = 30
 """Steps in a row for one resource before others get their turn."""

@@ -159,7 +159,7 @@ async def test_a_start_decides_nothing_of_a_run_that_goes_until_its_turn(
     again.reconciler.saw(None, world.api.sent[-1])
     assert decisions.count == before
     assert again.reconciler.counts("team", "operator") == (1, 0)
-    assert again.reconciler.scheduler._due[UID] - asyncio.get_running_loop().time() == pytest.approx(2.5, abs=0.5)
+    assert again.reconciler.scheduler._due[UID] - asyncio.get_running_loop().time() == pytest.approx(2.0, abs=0.4)
 
 
 async def test_a_start_puts_off_no_deletion(world: World) -> None:

@@ -56,18 +56,21 @@ class Admission:
         """Note whether the run takes room on its provider, or waits for some."""
         if not isinstance(decision.action, Create | Submit):
             self._ends(run.uid)  # what was claimed is not sent
-        if run.record and (run.record.provider == facts.wanted.name or not waits(decision)) and _goes(run, facts):
-            self._slots.holds(run.uid, lane(run.namespace, run.record.provider), run.namespace)
-        elif waits(decision):
+        if self.surely_goes(run, facts, elsewhere=not waits(decision)):
+            return
+        if waits(decision):
             its = lane(run.namespace, facts.wanted.name)
             self._slots.limit(its, facts.wanted.most_runs)
             self._slots.waits(run.uid, its, run.namespace, run.created)
         else:
             self._slots.leaves(run.uid)
 
-    def surely_goes(self, run: Run, facts: Facts) -> bool:
-        """Whether the run takes room whatever is decided; it is noted then. To decide takes most of a start."""
-        if not run.record or run.record.provider != facts.wanted.name or not _goes(run, facts):
+    def surely_goes(self, run: Run, facts: Facts, *, elsewhere: bool = False) -> bool:
+        """Whether the run takes room whatever is decided; it is noted then. To decide takes most of a start.
+
+        `elsewhere`: on another provider than the next run's too.
+        """
+        if not run.record or (run.record.provider != facts.wanted.name and not elsewhere) or not _goes(run, facts):
             return False
         self._slots.holds(run.uid, lane(run.namespace, run.record.provider), run.namespace)
         return True

@@ -30,10 +30,13 @@ State = tuple[str, str | None]
 """The phase and the API of a resource; an empty phase where it has none yet."""
 
 
-def _pack(body: Mapping[str, Any]) -> bytes:
-    """All that may be read of an object."""
+def _read(body: Mapping[str, Any]) -> tuple[Run, bytes | None]:
+    """An object parsed, and packed; one that is being deleted will soon be gone, and is not packed."""
+    run = parse(body)
+    if run.deleted_at:
+        return run, None
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
-    return zlib.compress(json.dumps({**body, "metadata": metadata}, separators=(",", ":")).encode(), 1)
+    return run, zlib.compress(json.dumps({**body, "metadata": metadata}, separators=(",", ":")).encode(), 1)
 
 
 def _state(phase: str | None, api: str | None) -> State:
@@ -88,8 +91,8 @@ class Entry:
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Entry":
         """A resource that was not known before."""
-        run = parse(body)
-        return cls(run.uid, run.namespace, Version(version_number(body)), _pack(body), run)
+        run, packed = _read(body)
+        return cls(run.uid, run.namespace, Version(version_number(body)), packed, run)
 
     @property
     def run(self) -> Run:
@@ -129,8 +132,8 @@ class Entry:
         number = version_number(body)
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
-        self._run, self.version = parse(body), Version(number)
-        self._packed = None if self._run.deleted_at else _pack(body)  # that will soon be gone
+        self._run, self._packed = _read(body)
+        self.version = Version(number)
         self.calm = None
 
     def pass_over(self, body: Mapping[str, Any]) -> None:
@@ -190,16 +193,12 @@ class Store:
     def rest(self, uid: str, entry: Entry) -> None:
         """It needs none. Its version is kept: older events of the watch may still be on their way."""
         self._entries.pop(uid, None)
-        status = entry.run.status
-        self._rest(uid, entry.version, status.phase, status.api)
+        self._resting[uid] = _Rest(entry.version, entry.state)
 
     def rest_unread(self, body: Mapping[str, Any]) -> None:
         """Likewise, of one that was not read."""
-        status = body["status"]
-        self._rest(body["metadata"]["uid"], Version(version_number(body)), status.get("phase"), status.get("api"))
-
-    def _rest(self, uid: str, version: Version, phase: str | None, api: str | None) -> None:
-        self._resting[uid] = _Rest(version, _state(phase, api))
+        uid, status = body["metadata"]["uid"], body["status"]
+        self._resting[uid] = _Rest(Version(version_number(body)), _state(status.get("phase"), status.get("api")))
 
     def leave(self, uid: str, entry: Entry) -> None:
         """It was let go, and is deleted any moment."""

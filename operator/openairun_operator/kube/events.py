@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from openairun_operator.buckets import Bucket
 from openairun_operator.kube.cluster import Cluster, ClusterError, Subject
@@ -13,6 +13,9 @@ from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run
 
 logger = logging.getLogger(__name__)
+
+_Waiting = tuple[Subject, Event, datetime]
+_Line = asyncio.Queue[_Waiting]
 
 _LINES: Final = 4
 """Posted at once: one after another they would come long after what they tell of, when much happens."""
@@ -32,13 +35,12 @@ _FLUSH: Final = 3.0
 class Events:
     """Bounded lines of events to post. A full line drops the event; its log line stays."""
 
-    def __init__(self, cluster: Cluster, instance: str, busy: Callable[[], bool] = lambda: False) -> None:
-        self.busy = busy
+    def __init__(self, cluster: Cluster, instance: str) -> None:
+        self.busy: Callable[[], bool] = lambda: False
         """Whether runs are being ended."""
         self._cluster = cluster
         self._instance = instance
-        self._lines: list[asyncio.Queue[tuple[Subject, Event, datetime]]]
-        self._lines = [asyncio.Queue(_WAITING) for _ in range(_LINES)]
+        self._lines: list[_Line] = [asyncio.Queue(_WAITING) for _ in range(_LINES)]
         self._rate = Bucket(60 * _RATE, _BURST, time.monotonic)
 
     def emit(self, run: Run, event: Event) -> None:
@@ -57,15 +59,15 @@ class Events:
             for line in self._lines:
                 tasks.create_task(self._post_all(line))
 
-    async def _turn(self, line: asyncio.Queue[Any]) -> None:
+    async def _turn(self, line: _Line) -> None:
         """Wait until one more of the line may be posted."""
         await asyncio.sleep(self._rate.due(self._rate.take()))
         if line.qsize() > _FEW and self.busy():
             await asyncio.sleep(_YIELD)
 
-    async def _post_all(self, line: asyncio.Queue[tuple[Subject, Event, datetime]]) -> None:
+    async def _post_all(self, line: _Line) -> None:
         posting: asyncio.Future[None] | None = None
-        left: list[tuple[Subject, Event, datetime]] = []
+        left: list[_Waiting] = []
         try:
             while True:
                 await self._turn(line)

@@ -82,7 +82,8 @@ def accounted(body: Mapping[str, Any]) -> tuple[set[str], set[str]]:
         each["type"] == "CreateOutcomeUnknown" and each["status"] == "True" for each in status.get("conditions", ())
     ):
         tokens.add(record.get("token"))
-    return {*filter(None, ids), *(each["runID"] for each in past if each.get("runID"))}, {*filter(None, tokens)}
+    ids.update(each.get(of) for each in past for of in ("runID", "lastResponseID"))
+    return {*filter(None, ids)}, {*filter(None, tokens)}
 
 
 def _goes_on(run: Mapping[str, Any]) -> bool:

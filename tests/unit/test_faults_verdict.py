@@ -34,3 +34,11 @@ def test_a_loss_of_which_less_is_known_tells_when_the_run_was_made() -> None:
 
 def test_what_was_told_of_is_no_loss() -> None:
     assert verdict.of_deletion([RUN], {"metadata": {}}, ["run resp_1 may still go"]).problems == []
+
+
+def test_both_ends_of_a_replaced_run_that_was_made_of_two_responses_are_named_by_the_history() -> None:
+    past = {"runID": "resp_1", "lastResponseID": "resp_2", "token": "token-1"}
+    metadata = {"openairun_token": "token-1", "definition": "1"}
+    runs = [RUN | {"id": f"resp_{number}", "metadata": metadata} for number in (1, 2, 3)]
+    body = {"metadata": {}, "status": {"history": [past]}}
+    assert verdict.unnamed(runs, body) == ["nothing names run resp_3 of definition 1"]

@@ -32,7 +32,7 @@ from limits import FINISHES, MANY, MANY_FINISHES, Limits, spread
 from meters import memory
 from plot import draw
 from report import report, where
-from series import fly_all
+from series import fly_all, still_to_fly
 from standin import shapes
 from verdicts import verdicts
 from world import World
@@ -68,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     add("--cluster", choices=("auto", "standin", "real"), default="auto", help="auto: the real one where it is found")
     add("--out", type=Path, default=_ROOT / "bench-results", help="the folder for what comes of it (bench-results)")
     add("--logs", type=Path, help="a folder in which the operators' logs stay (none)")
+    add("--go-on", type=Path, metavar="FILE", help="take from FILE the sizes that were flown to the end there")
     add("--replot", type=Path, metavar="FILE", help="measure nothing: print and draw what FILE holds")
     add("--strict", action="store_true", help="end with 1 if a verdict is not met")
     return parser.parse_args()
@@ -95,6 +96,10 @@ def _circumstances() -> dict[str, Any]:
         "openai": version("openai"),
         "rate_limits": "off",
     }
+
+
+_SAME = ("commit", "dirty", "cores", "processor", "python", "kopf", "openai")
+"""What must be the same to go on with what was measured before."""
 
 
 def _processor() -> str:
@@ -142,7 +147,7 @@ async def _bench(
             place = World(cluster, session, Path(directory), pids)
             results |= {"cluster": place.where, "etcd": place.etcd}
             print(f"On {where(results)}; no rate limits at OpenAI; results go to {file}", flush=True)
-            planned = list(_planned(arguments, place))
+            planned = still_to_fly(list(_planned(arguments, place)), results)
             await fly_all(planned, arguments.phases, results, lambda: _write(results, file))
 
 
@@ -151,7 +156,14 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     _check_shapes()
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / f"bench-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
-    results: dict[str, Any] = {**_circumstances(), "flights": []}
+    circumstances = _circumstances()
+    results: dict[str, Any] = {**circumstances, "flights": []}
+    if arguments.go_on:
+        results = json.loads(arguments.go_on.read_text())
+        if different := [name for name in _SAME if results[name] != circumstances[name]]:
+            raise world.BenchError(f"{arguments.go_on} is of another {' and '.join(different)}: measure anew")
+        file = arguments.go_on
+        results["sittings"] = results.get("sittings", 1) + 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with world.some_cluster(arguments.cluster) as (cluster, pids):

@@ -174,7 +174,29 @@ def patches_after_restart(flight: Flight) -> float | None:
     return patches(flight.get("restart", {}).get("api"))
 
 
+_WINDOWS = ("create", "hold", "finish", "delete", "lives")
+
+
+def _of_the_machine(what: Callable[[dict[str, Any]], float | None]) -> Figure:
+    """On average over all that was measured."""
+
+    def figure(flight: Flight) -> float | None:
+        windows = (flight.get(phase, {}).get("window") for phase in _WINDOWS)
+        found = [(value, window["seconds"]) for window in windows if window and (value := what(window)) is not None]
+        return _over(sum(value * seconds for value, seconds in found), sum(seconds for _, seconds in found))
+
+    return figure
+
+
+def _stolen(window: dict[str, Any]) -> float | None:
+    """Per cent of one core."""
+    return _over(window.get("stolen_s"), window["seconds"], 100)
+
+
 ROWS = (
+    Row("the machine: CPU for one piece of work, always the same", "ms",
+        _of_the_machine(lambda window: window.get("yardstick_ms"))),
+    Row("the machine: what its host gave to others, of one core", "%", _of_the_machine(_stolen), 0),
     Row("CPU a poll", "ms", cpu_a_poll, grows="a run"),
     Row("CPU a whole short life, deletion included", "ms", lambda f: at(_lives(f), "cpu_ms"), 1),
     Row("CPU to create N, first polls included", "ms a run", _cpu("create"), 1, "a run"),

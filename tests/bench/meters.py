@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
+_PAUSE = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SERIES = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -27,6 +29,11 @@ def all_cpu() -> float:
     """Seconds of CPU that the whole machine has spent."""
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) * _TICK
+
+
+def stolen() -> float:
+    """Seconds in which the machine had work, and its host another guest's."""
+    return int(Path("/proc/stat").read_text().split()[8]) * _TICK
 
 
 def rss(pid: int) -> int:
@@ -59,6 +66,27 @@ def api_requests(metrics: str, plurals: tuple[str, ...]) -> Counter[str]:
 
 
 @dataclass(frozen=True)
+class Yardstick:
+    """How much CPU a fixed piece of work has taken so far, in seconds, and how often it was done.
+
+    On a machine that shares its cores with others the same work takes now more, now less: so do all figures then.
+    """
+
+    spent: float = 0.0
+    times: int = 0
+
+    def once_more(self) -> Yardstick:
+        began = time.thread_time()
+        sum(number * number for number in range(50_000))
+        return Yardstick(self.spent + time.thread_time() - began, self.times + 1)
+
+    def since(self, earlier: Yardstick) -> float | None:
+        """Milliseconds it took on average."""
+        times = self.times - earlier.times
+        return 1000 * (self.spent - earlier.spent) / times if times else None
+
+
+@dataclass(frozen=True)
 class Reading:
     """Everything at one moment."""
 
@@ -66,6 +94,8 @@ class Reading:
     cpu: Mapping[str, float]
     machine: float
     """What the whole machine has spent, those here and all others."""
+    stolen: float
+    yardstick: Yardstick
     rss: Mapping[str, int]
     openai: Mapping[str, int]
     """Requests by kind."""
@@ -79,6 +109,8 @@ class Reading:
             "seconds": later.at - self.at,
             "cpu_s": spent,
             "others_cpu_s": max(later.machine - self.machine - sum(spent.values()), 0.0),
+            "stolen_s": later.stolen - self.stolen,
+            "yardstick_ms": later.yardstick.since(self.yardstick),
             "rss": dict(later.rss),
             "openai": _difference(self.openai, later.openai),
         }
@@ -96,12 +128,21 @@ class Meter:
     """Reads the processes, by their names here."""
 
     pids: dict[str, int] = field(default_factory=dict)
+    yardstick: Yardstick = Yardstick()
+
+    async def watch_the_machine(self) -> None:
+        """Measure how fast it is, again and again."""
+        while True:
+            self.yardstick = self.yardstick.once_more()
+            await asyncio.sleep(_PAUSE)
 
     def read(self, openai: Mapping[str, int], api: Mapping[str, int] | None) -> Reading:
         return Reading(
             time.time(),
             {name: cpu(pid) for name, pid in self.pids.items()},
             all_cpu(),
+            stolen(),
+            self.yardstick,
             {name: rss(pid) for name, pid in self.pids.items()},
             dict(openai),
             api,

@@ -15,10 +15,11 @@ _MIB = 1024**2
 def report(results: dict[str, Any]) -> str:
     """All there is to read, as Markdown."""
     ours, baseline = flights(results, "ours"), flights(results, "baseline")
+    sittings = f", the first of {results['sittings']} sittings" if "sittings" in results else ""
     parts = [
         f"On {where(results)}, commit {results['commit'][:7]}{' and changes' if results['dirty'] else ''},"
         f" {results['cores']} cores, {results['memory'] / 2**30:.0f} GiB, Python {results['python']},"
-        f" kopf {results['kopf']}, openai {results['openai']}; no rate limits at OpenAI; {results['at']}"
+        f" kopf {results['kopf']}, openai {results['openai']}; no rate limits at OpenAI; {results['at']}{sittings}"
     ]
     for count in sorted(ours.keys() | baseline.keys()):
         pair = ours.get(count), baseline.get(count)
@@ -107,12 +108,16 @@ def _processes(every: list[Flight]) -> str:
     def others(window: dict[str, Any]) -> str:
         return f"{100 * window.get('others_cpu_s', 0) / window['seconds']:.0f} %"
 
+    def machine(window: dict[str, Any]) -> str:
+        return _number(window.get("yardstick_ms"), 2)
+
     lines = [
-        (title, f"{window['seconds']:.0f}", *(cell(window, name) for name in names), others(window))
+        (title, f"{window['seconds']:.0f}", *(cell(window, name) for name in names), others(window), machine(window))
         for title, window in windows
     ]
     said = "Per cent of one core on average, and MiB of RSS at the end. What others took on the machine, these lacked."
-    return f"{said}\n\n{_table(('phase', 's', *names, 'others'), lines)}"
+    said += " At the end: milliseconds for one piece of work, always the same, which say how fast the machine was."
+    return f"{said}\n\n{_table(('phase', 's', *names, 'others', 'ms'), lines)}"
 
 
 def _last_lives(*every: dict[int, Flight]) -> Iterator[Flight]:

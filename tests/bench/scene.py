@@ -9,6 +9,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 
 import world
 from cluster_client import ClusterClient, together
@@ -50,9 +51,12 @@ class Scene:
         self._client = ClusterClient(place.session, place.server, self._namespace, kind, place.counts)
         async with world.openai(self._directory) as self._openai, self._client.watching() as self._watcher:
             self._meter = Meter({**place.pids, "openai": self._openai.pid, "bench": os.getpid()})
+            machine = asyncio.create_task(self._meter.watch_the_machine())
             try:
                 yield
             finally:
+                machine.cancel()
+                await asyncio.gather(machine, return_exceptions=True)
                 if "operator" in self._meter.pids:
                     self._operator.kill()
 
@@ -74,7 +78,7 @@ class Scene:
             early = self._meter.read({}, None)
         stats, api = await self._openai.stats(), await self._client.requests()
         late = self._meter.read(stats["requests"], api)
-        return Reading(early.at, early.cpu, early.machine, early.rss, late.openai, late.api) if ending else late
+        return replace(early, openai=late.openai, api=late.api) if ending else late
 
     async def _until(
         self, what: str, limit: float, missing: Callable[[], Awaitable[int]], since: float | None = None

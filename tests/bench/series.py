@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from contestants import OURS
+from figures import complete
 from world import BenchError
 
 
@@ -17,6 +18,20 @@ class Flying(Protocol):
     async def fly(self, phases: Sequence[str], saved: Callable[[], None]) -> None: ...
 
     async def clean_up(self) -> None: ...
+
+
+_Flying = TypeVar("_Flying", bound=Flying)
+
+
+def still_to_fly(planned: Sequence[_Flying], results: dict[str, Any]) -> list[_Flying]:
+    """Those that `results` lack; nothing is left there of what is flown anew.
+
+    Of a size that is not whole, all are: those that are compared are flown in one sitting.
+    """
+    flown = {(each["operator"], each["n"]) for each in results["flights"] if complete(each)}
+    lacking = {each.figures["n"] for each in planned if (each.figures["operator"], each.figures["n"]) not in flown}
+    results["flights"] = [each for each in results["flights"] if each["n"] not in lacking]
+    return [each for each in planned if each.figures["n"] in lacking]
 
 
 async def fly_all(

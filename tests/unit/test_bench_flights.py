@@ -14,7 +14,7 @@ from cluster_client import ClusterClient, RefusedError, Watcher, removal, togeth
 from contestants import BASELINE, OURS, Contestant
 from flight import Flight, quantile
 from limits import Limits, spread
-from series import fly_all
+from series import fly_all, still_to_fly
 from world import BenchError, World, etcd_version
 
 # Limits
@@ -60,6 +60,28 @@ def test_etcd_says_its_version() -> None:
     assert etcd_version("something else\n") == "something else"
 
 
+# A bench that goes on
+
+
+def flown(operator: str, n: int, *, complete: bool = True) -> dict[str, Any]:
+    return {"operator": operator, "n": n, "complete": complete}
+
+
+def test_a_bench_goes_on_with_the_sizes_that_are_not_whole_and_flies_both_operators_anew() -> None:
+    planned = [Alone(each, count) for count in (5, 20) for each in (OURS, BASELINE)]
+    found = {
+        "flights": [flown("ours", 5), flown("baseline", 5), flown("ours", 20), flown("baseline", 20, complete=False)]
+    }
+    left = still_to_fly(planned, found)
+    assert [(each.figures["operator"], each.figures["n"]) for each in left] == [("ours", 20), ("baseline", 20)]
+    assert found["flights"] == [flown("ours", 5), flown("baseline", 5)]
+
+
+def test_a_new_bench_flies_all() -> None:
+    planned = [Alone(OURS, 20), Alone(BASELINE, 20)]
+    assert still_to_fly(planned, {"flights": []}) == planned
+
+
 # A flight
 
 Phase = Callable[[dict[str, Any]], Awaitable[None]]
@@ -68,8 +90,8 @@ Phase = Callable[[dict[str, Any]], Awaitable[None]]
 class Alone(Flight):
     """Without a world: each phase does what it is told."""
 
-    def __init__(self, contestant: Contestant = OURS, **phases: Phase) -> None:
-        super().__init__(cast(World, None), contestant, Brief(20, 0.0, 0.0))
+    def __init__(self, contestant: Contestant = OURS, count: int = 20, **phases: Phase) -> None:
+        super().__init__(cast(World, None), contestant, Brief(count, 0.0, 0.0))
         self._operator = cast(Any, Running())
         self._told = phases
         for name in ("start", "create", "hold", "finish", "restart", "delete", "lives"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from figures import ROWS, cpu_a_poll, rss_in_flight
+from meters import Yardstick
 from plot import draw
 from report import report
 from verdicts import growing, verdicts
@@ -150,6 +151,28 @@ def test_what_is_not_whole_has_no_figure_that_is_a_sum() -> None:
         ):
             assert row.figure(flight()) is not None
             assert row.figure(missed) is None, row.title
+
+
+def test_how_fast_the_machine_was_is_shown_on_average_over_all_that_was_measured() -> None:
+    one = flight()
+    one["create"]["window"] |= {"seconds": 30.0, "yardstick_ms": 4.0, "stolen_s": 0.0}
+    one["hold"]["window"] |= {"seconds": 10.0, "yardstick_ms": 8.0, "stolen_s": 4.0}
+    assert figure("the machine: CPU for one piece of work, always the same", one) == 5.0
+    assert figure("the machine: what its host gave to others, of one core", one) == 10.0
+    assert "| ours, N=100, hold | 10 | 10 %, 200 | 20 %, 512 | 10 %, 64 | 0 % | 8.00 |" in report(results(one))
+
+
+def test_a_bench_in_several_sittings_says_so() -> None:
+    assert "the first of 2 sittings" in report(results(flight(), sittings=2))
+    assert "sittings" not in report(results(flight()))
+
+
+def test_the_yardstick_counts_from_one_reading_to_the_next() -> None:
+    assert Yardstick(1.0, 10).since(Yardstick(0.5, 5)) == 100.0
+    assert Yardstick(1.0, 10).since(Yardstick(1.0, 10)) is None
+    once = Yardstick().once_more()
+    assert once.times == 1
+    assert once.spent > 0
 
 
 def test_memory_after_a_restart_needs_a_whole_crowd() -> None:

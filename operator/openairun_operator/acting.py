@@ -75,6 +75,8 @@ _MAKE_ROOM: Final = (
     "Make room in metadata.annotations: kubectl apply keeps a copy of the object there, kubectl apply --server-side"
     " does not"
 )
+_LAST_TRY: Final = timedelta(seconds=5)
+"""For a run that could not be cancelled before its time to end was over."""
 _LOOK: Final = "See there what refuses it: a missing right, an admission webhook or policy, or the API server itself"
 
 
@@ -354,6 +356,9 @@ class Actor:
         """
         ends = entry.ending or entry.vanished or entry.deleted  # seen since this was decided
         limit = self._policy.request_timeout if ends else None
+        since = entry.known.ending_since
+        if limit and since and self._clock() >= since + self._policy.orphan_limit:
+            limit = min(limit, _LAST_TRY)  # many may have waited for it
         try:
             async with asyncio.timeout(limit.total_seconds() if limit else None) as entry.looking:
                 yield

@@ -22,6 +22,8 @@ _CALLS: Final = 16
 _MOST: Final = 96
 """Calls at once to all of them together: fewer than there are workers, so that the operator's own go on."""
 _FULL: Final = 1.0
+_LAST: Final = 4
+"""Times as many at once for runs that are still to be cancelled when their time to end is over."""
 
 
 def crew(namespace: str, provider: str) -> str:
@@ -47,9 +49,14 @@ class Admission:
     def __init__(self, providers: Providers, wake: Callable[[str], None]) -> None:
         self._providers = providers
         self._slots = Slots(wake)
+        self._wake = wake
         self._calls: Counter[str] = Counter()
-        self._callers: dict[str, str] = {}
-        """Who calls, or is about to, since what is claimed is sent at once: lanes by uid."""
+        self._endings: Counter[str] = Counter()
+        """Calls that end runs: they wait for no others."""
+        self._callers: dict[str, tuple[str, bool]] = {}
+        """Who calls, or is about to, since what is claimed is sent at once: by uid the crew, and whether it ends."""
+        self._lines: dict[str, dict[str, None]] = {}
+        """Who waits to end a run, by crew, in order."""
         self.open = self._slots.open
 
     def note(self, run: Run, decision: Decision, facts: Facts) -> None:
@@ -79,6 +86,9 @@ class Admission:
         """It needs nothing more."""
         self._slots.leaves(uid)
         self._ends(uid)
+        for its, line in list(self._lines.items()):
+            if uid in line:
+                self._step_out(uid, its)
 
     def admitted(self, run: Run, provider: Provider) -> bool:
         """Whether another run may go on the provider."""
@@ -113,14 +123,17 @@ class Admission:
                 return 0.0
         if not entry.ending:
             return self.in_line(entry, name)
-        bucket = self._providers.bucket(entry.namespace, name)
-        if bucket is None:
-            return 0.0
         # It saves money, and its time is short.
-        since = entry.known.ending_since or facts.now
-        if (held := bucket.held()) and facts.now < since + facts.policy.orphan_limit:  # then once in any case
+        its, bucket = crew(entry.namespace, name), self._providers.bucket(entry.namespace, name)
+        over = facts.now >= (entry.known.ending_since or facts.now) + facts.policy.orphan_limit
+        if bucket and not over and (held := bucket.held()):  # then once in any case
             return min(held, _AGAIN)
-        bucket.spend()
+        if self._endings[its] >= (_MOST if its == OWN else _CALLS) * (_LAST if over else 1):
+            self._lines.setdefault(its, {})[entry.uid] = None
+            return _AGAIN
+        self._step_out(entry.uid, its)
+        if bucket:
+            bucket.spend()
         return 0.0
 
     def in_line(self, entry: Entry, name: str) -> float:
@@ -148,7 +161,7 @@ class Admission:
             case _:
                 yield
                 return
-        self._begins(run.uid, its)
+        self._begins(run.uid, its, ending=facts.known.ending_since is not None)
         claimed = False
         try:
             yield
@@ -160,7 +173,7 @@ class Admission:
     @contextlib.contextmanager
     def asking(self, entry: Entry, name: str) -> Iterator[None]:
         """While the provider is asked for what nothing was decided about."""
-        self._begins(entry.uid, crew(entry.namespace, name))
+        self._begins(entry.uid, crew(entry.namespace, name), ending=False)
         try:
             yield
         finally:
@@ -175,13 +188,26 @@ class Admission:
             return False
         return self._calls[its] >= _CALLS or self._calls.total() - self._calls[OWN] >= _MOST
 
-    def _begins(self, uid: str, its: str) -> None:
+    def _begins(self, uid: str, its: str, *, ending: bool) -> None:
         self._ends(uid)
-        self._callers[uid] = its
-        self._calls[its] += 1
+        self._callers[uid] = its, ending
+        (self._endings if ending else self._calls)[its] += 1
 
     def _ends(self, uid: str) -> None:
-        if its := self._callers.pop(uid, None):
-            self._calls[its] -= 1
-            if not self._calls[its]:
-                del self._calls[its]
+        if (caller := self._callers.pop(uid, None)) is None:
+            return
+        its, ending = caller
+        calls = self._endings if ending else self._calls
+        calls[its] -= 1
+        if not calls[its]:
+            del calls[its]
+        if ending and (line := self._lines.get(its)):
+            first = next(iter(line))
+            self._step_out(first, its)
+            self._wake(first)
+
+    def _step_out(self, uid: str, its: str) -> None:
+        if line := self._lines.get(its):
+            line.pop(uid, None)
+            if not line:
+                del self._lines[its]

@@ -2,10 +2,10 @@
 
 A run takes a place, comes back when it is due, asks again, and then sends:
 
-    known.place = bucket.take() if known.place is None else known.place
-    if wait := bucket.due(known.place):
+    entry.place = bucket.take() if entry.place is None else entry.place
+    if wait := bucket.due(entry.place):
         return wait
-    known.place = None
+    entry.place = None
 """
 
 import math

@@ -44,9 +44,6 @@ CALL_REASONS: Final = (
 )
 """Why a call to OpenAI can fail."""
 
-Runs = Callable[[], Iterable[tuple[str | None, str | None]]]
-"""Gives phase and API of every resource."""
-
 
 class Metrics:
     """All metrics of one operator, in a registry of their own."""

@@ -45,7 +45,7 @@ from openairun_operator.store import Entry, Store
 logger = logging.getLogger(__name__)
 
 _SPREAD: Final = timedelta(seconds=4)
-"""After a restart, and at most an interval."""
+"""Over so long the first looks after a restart are spread, at most over an interval; and who is not due sooner is folded."""
 _STEPS: Final = 30
 """Steps in a row for one resource before others get their turn."""
 _CONFLICT_PAUSE: Final = 1.0
@@ -127,7 +127,7 @@ class Reconciler:
                 entry.known.retry_at = entry.known.store_at = None  # a person acted: at once
         if entry.run.deleted_at:
             entry.break_off()
-        self.scheduler.wake(uid, delay, first=entry.run.deleted_at is not None)
+        self.scheduler.wake(uid, delay, first=entry.run.deleted_at is not None and entry.run.has_finalizer)
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:
         if entry is None or not entry.run.record or st.finished(entry.run.status):
@@ -175,6 +175,7 @@ class Reconciler:
                 if entry.known.failure or self._says_blocked(entry):
                     entry.known.retry_at = None
                 elif not idle:
+                    entry.fold()
                     continue
                 self.scheduler.wake(uid)
                 if idle:
@@ -209,11 +210,11 @@ class Reconciler:
         A server that cannot be reached, or asks for patience, moves the time of the next attempt, and is no such case;
         nor is one that lets a call wait, which has a time-out.
         """
-        for uid, late in self.scheduler.late():
+        for uid, late in self.scheduler.late(_STUCK):
             entry = self._store.get(uid)
             if entry is None or self._admission.is_calling(uid):
                 continue
-            interval = st.interval_of(entry.run.spec, entry.run.record)
+            interval = entry.calm.interval if entry.calm else st.interval_of(entry.run.spec, entry.run.record)
             if late > 3 * interval.total_seconds() + _STUCK:
                 return f"{entry.run.key} was due {late:.0f} s ago"
         return None

@@ -20,7 +20,7 @@ _MAX_RETRY: Final = 60.0
 _TICK: Final = 0.05
 """Seconds: what becomes due meanwhile is done together, which takes less time than one by one."""
 _RESERVE: Final = 32
-"""Workers for urgent keys alone: a server that hangs may keep all the others."""
+"""Workers for urgent keys beyond the others: a server that hangs may keep all those."""
 
 Work = Callable[[str], Awaitable[float | None]]
 """Works on a key; the answer is the seconds until it is due again, or None for not before it is woken."""
@@ -44,7 +44,9 @@ class Scheduler:
         self._failures: dict[str, int] = {}
         self._count = itertools.count()
         self._wakeup = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[bool, set[asyncio.Task[None]]] = {True: set(), False: set()}
+        self._moved = 0.0
+        """When a worker last became free."""
 
     def wake(self, key: str, delay: float = 0.0, *, first: bool = False) -> None:
         """Make `key` due in `delay` seconds, if it is not due before.
@@ -77,11 +79,16 @@ class Scheduler:
         """Whether `key` is due at some time, or being worked on."""
         return key in self._due or key in self._working
 
-    def late(self) -> Iterator[tuple[str, float]]:
-        """Each key that should have been worked on by now, or is being worked on, and for how many seconds."""
+    def late(self, least: float) -> Iterator[tuple[str, float]]:
+        """Each key that should have been worked on by now, or is being worked on, for more than `least` seconds.
+
+        While no worker is free, those that wait are late since one last became so: there are many before them.
+        """
         now = asyncio.get_running_loop().time()
-        for times in (self._due, self._working):
-            yield from ((key, now - at) for key, at in times.items() if 0 < at < now)
+        busy = {urgent: 0.0 if self._room(urgent=urgent) else self._moved for urgent in (True, False)}
+        due = ((key, now - max(at, busy[key in self._urgent])) for key, at in self._due.items() if at > 0)
+        working = ((key, now - at) for key, at in self._working.items())
+        yield from ((key, late) for key, late in itertools.chain(due, working) if late > least)
 
     def lag(self) -> float:
         """Seconds by which the most overdue key is late."""
@@ -106,19 +113,27 @@ class Scheduler:
                     async with asyncio.timeout(pause):  # wait_for of Python 3.11 can swallow a cancellation
                         await self._wakeup.wait()
         finally:
-            for task in self._tasks:
+            tasks = [task for each in self._tasks.values() for task in each]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start_due(self) -> float | None:
         """Start what is due and has a worker; the answer is the pause until there is more."""
         now = asyncio.get_running_loop().time()
-        pauses = [self._start(self._heaps[urgent], now, _RESERVE if urgent else 0) for urgent in (True, False)]
+        pauses = [self._start(urgent, now) for urgent in (True, False)]
         return min((pause for pause in pauses if pause is not None), default=None)
 
-    def _start(self, heap: list[tuple[float, int, str]], now: float, more: int) -> float | None:
-        limit = self._concurrency + more
-        while heap and len(self._tasks) < limit and heap[0][0] <= now:
+    def _room(self, *, urgent: bool) -> bool:
+        """Whether a worker is free. Those of the reserve are beyond all the others; nothing urgent takes theirs."""
+        ordinary = len(self._tasks[False])
+        if urgent:
+            return ordinary + len(self._tasks[True]) < self._concurrency + _RESERVE
+        return ordinary < self._concurrency
+
+    def _start(self, urgent: bool, now: float) -> float | None:
+        heap, tasks = self._heaps[urgent], self._tasks[urgent]
+        while heap and self._room(urgent=urgent) and heap[0][0] <= now:
             at, _, key = heapq.heappop(heap)
             if self._due.get(key) != at:
                 continue  # an older time of a key that was moved or forgotten
@@ -127,15 +142,16 @@ class Scheduler:
             del self._due[key]
             self._working[key] = now
             task = asyncio.create_task(self._do(key), name=f"run {key}")
-            self._tasks.add(task)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
             task.add_done_callback(self._done)
-        if not heap or len(self._tasks) >= limit:
+        if not heap or not self._room(urgent=urgent):
             return None  # a worker that ends, or a new key, wakes us
         pause = heap[0][0] - now
         return pause if pause <= 0 else max(pause, _TICK)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._moved = asyncio.get_running_loop().time()
         self._wakeup.set()
 
     async def _do(self, key: str) -> None:

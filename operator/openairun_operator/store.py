@@ -45,7 +45,7 @@ def _state(phase: str | None, api: str | None) -> State:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """The newest version seen of an object, and when."""
+    """The newest version seen of an object, and when; of one that was let go, when that was."""
 
     number: int
     at: float = field(default_factory=time.monotonic)
@@ -203,7 +203,7 @@ class Store:
     def leave(self, uid: str, entry: Entry) -> None:
         """It was let go, and is deleted any moment."""
         self._entries.pop(uid, None)
-        self._resting[uid] = _Rest(entry.version, None)
+        self._resting[uid] = _Rest(Version(entry.version.number), None)
 
     def forget(self, uid: str) -> None:
         """It is deleted: nothing more comes."""

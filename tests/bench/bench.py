@@ -71,18 +71,23 @@ def _arguments() -> argparse.Namespace:
     add("--go-on", type=Path, metavar="FILE", help="take from FILE the sizes that were flown to the end there")
     add("--replot", type=Path, metavar="FILE", help="measure nothing: print and draw what FILE holds")
     add("--strict", action="store_true", help="end with 1 if a verdict is not met")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.go_on and arguments.only:
+        parser.error("--go-on flies both anew where one is missing: leave out --only")
+    return arguments
 
 
 def _git(*args: str) -> str:
     return subprocess.run(["git", *args], cwd=_ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _circumstances() -> dict[str, Any]:
+def _circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
     """What whoever compares two results wants to know."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": shlex.join(["bench.py", *sys.argv[1:]]),
+        "asked": {name: getattr(arguments, name) for name in ("interval", "finishes")}
+        | {"phases": [*arguments.phases]},
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
         "operator": str(Path(openairun_operator.__file__).parent),
@@ -98,7 +103,7 @@ def _circumstances() -> dict[str, Any]:
     }
 
 
-_SAME = ("commit", "dirty", "cores", "processor", "python", "kopf", "openai")
+_SAME = ("commit", "dirty", "operator", "asked", "cores", "processor", "python", "kopf", "openai")
 """What must be the same to go on with what was measured before."""
 
 
@@ -145,7 +150,10 @@ async def _bench(
         directory = arguments.logs or stack.enter_context(tempfile.TemporaryDirectory(prefix="openairun-bench-"))
         async with world.session(cluster) as session:
             place = World(cluster, session, Path(directory), pids)
-            results |= {"cluster": place.where, "etcd": place.etcd}
+            here = {"cluster": place.where, "etcd": place.etcd}
+            if here != {name: results.get(name, there) for name, there in here.items()}:
+                raise world.BenchError(f"{file} is of {where(results)}: measure anew")
+            results |= here
             print(f"On {where(results)}; no rate limits at OpenAI; results go to {file}", flush=True)
             planned = still_to_fly(list(_planned(arguments, place)), results)
             await fly_all(planned, arguments.phases, results, lambda: _write(results, file))
@@ -156,12 +164,14 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     _check_shapes()
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / f"bench-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
-    circumstances = _circumstances()
+    circumstances = _circumstances(arguments)
     results: dict[str, Any] = {**circumstances, "flights": []}
     if arguments.go_on:
         results = json.loads(arguments.go_on.read_text())
-        if different := [name for name in _SAME if results[name] != circumstances[name]]:
+        if different := [name for name in _SAME if results.get(name) != circumstances[name]]:
             raise world.BenchError(f"{arguments.go_on} is of another {' and '.join(different)}: measure anew")
+        if circumstances["dirty"]:
+            raise world.BenchError("nobody can say whether these are the changes that were measured: commit them first")
         file = arguments.go_on
         results["sittings"] = results.get("sittings", 1) + 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)

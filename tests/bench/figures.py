@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -137,9 +137,9 @@ def patches(requests: dict[str, int] | None, of: str = "") -> int | None:
 
 
 def _lives(flight: Flight) -> dict[str, Any]:
-    """What was found of whole lives; nothing, if some were not whole."""
+    """What was found of whole lives; nothing, if some were not whole, or it was stopped before all were."""
     lives: dict[str, Any] = flight.get("lives", {})
-    return lives if whole(flight, "lives") else {}
+    return lives if "window" in lives and whole(flight, "lives") else {}
 
 
 def patches_a_life(of: str = "") -> Figure:
@@ -174,15 +174,20 @@ def patches_after_restart(flight: Flight) -> float | None:
     return patches(flight.get("restart", {}).get("api"))
 
 
-_WINDOWS = ("create", "hold", "finish", "delete", "lives")
+def _windows(flight: Flight) -> Iterator[dict[str, Any]]:
+    """All in which something is measured."""
+    phases = (flight.get(phase, {}) for phase in ("create", "hold", "finish", "restart", "delete", "lives"))
+    for phase in (*phases, flight.get("restart", {}).get("second_crowd", {})):
+        if "window" in phase:
+            yield phase["window"]
 
 
 def _of_the_machine(what: Callable[[dict[str, Any]], float | None]) -> Figure:
     """On average over all that was measured."""
 
     def figure(flight: Flight) -> float | None:
-        windows = (flight.get(phase, {}).get("window") for phase in _WINDOWS)
-        found = [(value, window["seconds"]) for window in windows if window and (value := what(window)) is not None]
+        every = [(what(window), window["seconds"]) for window in _windows(flight)]
+        found = [(value, seconds) for value, seconds in every if value is not None]
         return _over(sum(value * seconds for value, seconds in found), sum(seconds for _, seconds in found))
 
     return figure

@@ -95,7 +95,7 @@ class Limits:
             "create": self.crowd,
             "hold": (1 + INTERVALS) * self.interval + self.quiet,
             "finish": self.finished,
-            "restart": 3 * self.first + self.crowd + self.polls,
+            "restart": 6 * self.first + self.crowd + self.polls,
             "delete": self.finished_gone + self.swept + self.gone,
             "lives": self.swept + 2 * self.quiet + LIVES / RATE + self.lives,
         }

@@ -26,9 +26,9 @@ def cpu(pid: int) -> float:
 
 
 def all_cpu() -> float:
-    """Seconds of CPU that the whole machine has spent."""
-    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) * _TICK
+    """Seconds of CPU that the whole machine has spent; what its host took is not among them."""
+    user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) * _TICK
 
 
 def stolen() -> float:
@@ -106,17 +106,23 @@ class Reading:
         """What was spent between two readings; an operator that was started in between has spent all it has."""
         spent = {name: total - self.cpu.get(name, 0.0) for name, total in later.cpu.items()}
         window: dict[str, Any] = {
-            "seconds": later.at - self.at,
             "cpu_s": spent,
             "others_cpu_s": max(later.machine - self.machine - sum(spent.values()), 0.0),
-            "stolen_s": later.stolen - self.stolen,
-            "yardstick_ms": later.yardstick.since(self.yardstick),
+            **self.machine_until(later),
             "rss": dict(later.rss),
             "openai": _difference(self.openai, later.openai),
         }
         if self.api is not None and later.api is not None:
             window["api"] = _difference(self.api, later.api)
         return window
+
+    def machine_until(self, later: Reading) -> dict[str, Any]:
+        """How the machine was between two readings."""
+        return {
+            "seconds": later.at - self.at,
+            "stolen_s": later.stolen - self.stolen,
+            "yardstick_ms": later.yardstick.since(self.yardstick),
+        }
 
 
 def _difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

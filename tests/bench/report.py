@@ -96,7 +96,7 @@ def _processes(every: list[Flight]) -> str:
     windows = [
         (f"{_name(flight)}, {phase}", flight[phase]["window"])
         for flight in every
-        for phase in ("start", "create", "hold", "finish", "delete", "lives")
+        for phase in ("start", "create", "hold", "finish", "restart", "delete", "lives")
         if "window" in flight.get(phase, {})
     ]
     names = list(dict.fromkeys(name for _, window in windows for name in window["cpu_s"]))

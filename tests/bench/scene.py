@@ -73,12 +73,15 @@ class Scene:
     # Reading and waiting
 
     async def _read(self, *, ending: bool = False) -> Reading:
-        """All meters. What reading costs the servers counts for no window: it is read last, or first where one ends."""
+        """All meters. What reading costs the servers counts for no window: it is read last, or first where one ends.
+
+        The API server's answer takes longest, and comes furthest from the window.
+        """
         if ending:
-            early = self._meter.read({}, None)
-        stats, api = await self._openai.stats(), await self._client.requests()
-        late = self._meter.read(stats["requests"], api)
-        return replace(early, openai=late.openai, api=late.api) if ending else late
+            early, stats = self._meter.read({}, None), await self._openai.stats()
+            return replace(early, openai=stats["requests"], api=await self._client.requests())
+        api, stats = await self._client.requests(), await self._openai.stats()
+        return self._meter.read(stats["requests"], api)
 
     async def _until(
         self, what: str, limit: float, missing: Callable[[], Awaitable[int]], since: float | None = None

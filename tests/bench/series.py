@@ -26,9 +26,14 @@ _Flying = TypeVar("_Flying", bound=Flying)
 def still_to_fly(planned: Sequence[_Flying], results: dict[str, Any]) -> list[_Flying]:
     """Those that `results` lack; nothing is left there of what is flown anew.
 
-    Of a size that is not whole, all are: those that are compared are flown in one sitting.
+    Of a size that is not whole, all are: those that are compared are flown in one sitting. A baseline that died is
+    not asked again.
     """
-    flown = {(each["operator"], each["n"]) for each in results["flights"] if complete(each)}
+    flown = {
+        (each["operator"], each["n"])
+        for each in results["flights"]
+        if complete(each) or ("error" in each and each["operator"] != OURS.name)
+    }
     lacking = {each.figures["n"] for each in planned if (each.figures["operator"], each.figures["n"]) not in flown}
     results["flights"] = [each for each in results["flights"] if each["n"] not in lacking]
     return [each for each in planned if each.figures["n"] in lacking]

@@ -79,8 +79,8 @@ def _of_one(flight: Flight) -> Iterator[Verdict]:
     yield from at_most("restart", "restart: PATCHes", patches_after_restart(flight), 0)
     yield from at_most("restart", "restart: polls of finished runs", at(flight, "restart", "idle_polls"), 0)
     yield from at_most("delete", "all cancelled", at(flight, "delete", "took"), _CANCELLED, " s")
-    yield from at_most("lives", "PATCHes a life", patches_a_life()(flight), 7)
-    yield from at_most("lives", "Events a life", events_a_life(flight), 4)
+    yield from at_most("lives", "PATCHes a life, on average", patches_a_life()(flight), 7)
+    yield from at_most("lives", "Events a life, on average", events_a_life(flight), 4)
     yield from at_most("lives", "delay of short runs, median", at(flight, "lives", "median"), _SHORT_MEDIAN, " s")
 
 

@@ -511,6 +511,66 @@ async def test_a_call_that_hangs_is_nothing_stuck(town: Town) -> None:
     assert town.reconciler.stuck() is None
 
 
+async def test_a_server_that_answers_none_of_many_is_nothing_stuck(town: Town) -> None:
+    """Else the probe ends the operator again and again, for as long as OpenAI is away."""
+    for number in range(600):
+        town.run("team", f"r{number}")
+    await town.start()
+    await town.passes(60)
+    town.servers.hang[OWN] = asyncio.Event()
+
+    async def times_out() -> None:
+        while True:
+            await asyncio.sleep(30)
+            town.servers.faults[OWN] = [NO_ANSWER] * 128
+            hangs, town.servers.hang[OWN] = town.servers.hang[OWN], asyncio.Event()
+            hangs.set()
+
+    town.spawn(times_out())
+    for _ in range(30):
+        await town.passes(10)
+        assert town.reconciler.stuck() is None
+
+
+async def test_many_deletions_at_a_server_that_hangs_keep_no_others_waiting_and_come_to_an_end(town: Town) -> None:
+    town.provider("team", "red", RED, "red-key")
+    town.provider("other", "blue", BLUE, "blue-key")
+    for number in range(400):
+        town.run("team", f"r{number}", "red")
+    town.run("other", "b0", "blue")
+    await town.start()
+    await town.until(lambda: len(town.servers.creates()) == 401)
+    town.servers.hang[RED] = asyncio.Event()
+    for number in range(400):
+        town.delete("team", f"r{number}")
+    await town.passes(5)
+    assert len([asked for asked in town.servers.asked if asked.doing == "cancel"]) == 16
+    town.run("other", "b1", "blue")
+    town.delete("other", "b0")
+    await town.passes(5)
+    assert town.servers.creates()[-1] == "b1"
+    assert (BLUE, "blue-key") in town.servers.of("cancel")
+    assert not town.there("other", "b0")
+    await town.passes(200)
+    assert not any(town.there("team", f"r{number}") for number in range(400))
+
+
+async def test_many_deletions_are_cancelled_one_after_the_other_without_a_pause(town: Town) -> None:
+    town.provider("team", "red", RED, "red-key")
+    for number in range(100):
+        town.run("team", f"r{number}", "red")
+    await town.start()
+    await town.until(lambda: len(town.servers.creates()) == 100)
+    await town.passes(1)
+    town.servers.hang[RED] = asyncio.Event()
+    for number in range(100):
+        town.delete("team", f"r{number}")
+    await town.passes(2)
+    town.servers.hang.pop(RED).set()
+    await town.passes(1)
+    assert not any(town.there("team", f"r{number}") for number in range(100))
+
+
 async def test_a_claim_that_is_refused_keeps_nobody_from_calling(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     hold = town.api.hold
 

@@ -153,8 +153,13 @@ def test_what_is_not_whole_has_no_figure_that_is_a_sum() -> None:
             assert row.figure(missed) is None, row.title
 
 
+def test_lives_that_were_stopped_before_they_were_counted_have_no_figures() -> None:
+    text = report(results(stopped("lives", rss={"operator": 2**27})))
+    assert "stopped in lives" in text
+
+
 def test_how_fast_the_machine_was_is_shown_on_average_over_all_that_was_measured() -> None:
-    one = flight()
+    one = flight() | {"restart": {}}
     one["create"]["window"] |= {"seconds": 30.0, "yardstick_ms": 4.0, "stolen_s": 0.0}
     one["hold"]["window"] |= {"seconds": 10.0, "yardstick_ms": 8.0, "stolen_s": 4.0}
     assert figure("the machine: CPU for one piece of work, always the same", one) == 5.0

@@ -648,6 +648,13 @@ async def test_a_resource_that_nobody_attended_to_for_long_fails_the_probe(
     assert "team/run was due" in str(world.reconciler.stuck())
 
 
+async def test_who_is_held_by_somebody_elses_finalizer_is_not_urgent(world: World) -> None:
+    world.api.sent[0]["metadata"] |= {"finalizers": ["example.com/other"], "deletionTimestamp": "2026-11-21T12:00:00Z"}
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    assert not world.reconciler.scheduler.hurries()
+
+
 async def test_an_openai_that_is_away_does_not_fail_the_probe(world: World) -> None:
     world.wire.fail = [Failure(reason=Reason.UNREACHABLE, message="away", retry_after=600)] * 3
     world.reconciler.saw("ADDED", world.api.sent[0])

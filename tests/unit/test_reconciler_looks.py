@@ -97,6 +97,19 @@ async def test_a_change_of_the_provider_is_decided_upon(world: World, decisions:
     assert decisions.count > 0
 
 
+async def test_a_run_whose_provider_was_blocked_is_decided_upon_as_soon_as_it_is_not(world: World) -> None:
+    await live(world, world.now + timedelta(seconds=30))
+    world.no_key = Failure(reason=Reason.PROVIDER_NOT_FOUND, message="There is no Secret")
+    world.reconciler.provider_changed("team")
+    await live(world, world.now + timedelta(seconds=1))
+    assert world.entry.run.status.condition("Synced").status == "False"
+    world.no_key = None
+    scheduler, now = world.reconciler.scheduler, asyncio.get_running_loop().time()
+    scheduler.forget(UID)
+    world.reconciler.provider_changed("team")
+    assert scheduler._due[UID] <= now + 0.1
+
+
 async def test_a_look_that_fails_is_decided_upon_and_shown_when_it_fails_again(world: World) -> None:
     await live(world, world.now + timedelta(minutes=1))
     world.wire.fail = [Failure(reason=Reason.UNREACHABLE, message="away")] * 2
@@ -129,6 +142,9 @@ async def test_a_run_that_goes_on_takes_little_room_between_decisions(world: Wor
     assert len(entry._packed) < 1500
     assert list(world.reconciler._store.states()) == [("InProgress", "Responses")]
     world.reconciler.provider_changed(None)
+    assert entry._run is None
+    world.reconciler.scheduler._due[entry.uid] = asyncio.get_running_loop().time() - 10
+    assert world.reconciler.stuck() is None
     assert entry._run is None
     await due(world)
     await world.reconciler.drain(5)

@@ -196,6 +196,61 @@ def test_what_is_urgent_finds_a_worker_though_all_hang_and_finds_one_again() -> 
     in_virtual_time(main())
 
 
+def test_what_is_urgent_takes_no_worker_of_the_others_though_all_of_it_hangs() -> None:
+    async def main() -> None:
+        times: dict[str, float] = {}
+
+        async def work(key: str) -> None:
+            times[key] = asyncio.get_running_loop().time() - 1000
+            if key.startswith("hangs"):
+                await asyncio.sleep(30)
+
+        scheduler = Scheduler(work, 3)
+        async with running(scheduler):
+            for number in range(100):
+                scheduler.wake(f"hangs {number}", first=True)
+            await asyncio.sleep(1)
+            scheduler.wake("goes on")
+            await asyncio.sleep(1)
+        assert times["goes on"] == 1
+        assert len(times) == 3 + 32 + 1
+
+    in_virtual_time(main())
+
+
+def test_who_waits_while_no_worker_is_free_is_late_since_one_last_became_so() -> None:
+    async def main() -> None:
+        takes = 10.0
+
+        async def work(key: str) -> None:
+            await asyncio.sleep(takes)
+
+        scheduler = Scheduler(work, 2)
+        async with running(scheduler):
+            for number in range(20):
+                scheduler.wake(f"{number}", number / 1000)
+            await asyncio.sleep(75)
+            assert list(scheduler.late(11)) == []
+            takes = 1000.0  # from the next ones on nobody moves
+            await asyncio.sleep(100)
+            assert min(late for _, late in scheduler.late(11)) == pytest.approx(95, abs=1)
+            assert len(list(scheduler.late(11))) == 4
+
+    in_virtual_time(main())
+
+
+def test_who_waits_though_a_worker_is_free_is_late_since_it_was_due() -> None:
+    async def main() -> None:
+        scheduler = Scheduler(Diary().work, 2)
+        async with running(scheduler):
+            await asyncio.sleep(50)
+            scheduler._due["forgotten"] = 1000.0
+            await asyncio.sleep(50)
+            assert list(scheduler.late(60)) == [("forgotten", pytest.approx(100))]
+
+    in_virtual_time(main())
+
+
 def test_a_key_that_is_worked_on_and_woken_does_not_hold_up_others() -> None:
     async def main() -> None:
         diary = Diary()

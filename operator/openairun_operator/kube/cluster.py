@@ -64,7 +64,7 @@ class ConflictError(ClusterError):
 
 
 _AT_ONCE: Final = 16
-"""Requests. Each connection takes 256 KiB for what TLS reads; a request takes some milliseconds."""
+"""Requests. Each connection takes 32 KiB for what TLS reads; a request takes some milliseconds."""
 _BESIDE: Final = 6
 """Connections for Events and the Lease: in the line of all workers they would come much too late."""
 

@@ -38,6 +38,9 @@ def calm(run: Run, decision: Decision, known: Knowledge, now: datetime) -> Calm 
         return None
     if decision.ending or run.deleted_at or turns.pending(record):
         return None
+    synced = run.status.condition("Synced")
+    if synced and synced.status == "False":
+        return None  # once it is well again, that is to be said
     if st.finished(run.status) or phase.of(seen.status) in phase.TERMINAL:
         return None
     deadline = polling.deadline(record.recordedAt, st.timeout_of(run.spec, record))

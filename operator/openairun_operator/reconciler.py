@@ -45,7 +45,7 @@ from openairun_operator.store import Entry, Store
 logger = logging.getLogger(__name__)
 
 _SPREAD: Final = timedelta(seconds=4)
-"""Over so long the first looks after a restart are spread, at most over an interval; and who is not due sooner is folded."""
+"""Over so long the first looks after a restart are spread, or over an interval; who is not due sooner is folded."""
 _STEPS: Final = 30
 """Steps in a row for one resource before others get their turn."""
 _CONFLICT_PAUSE: Final = 1.0

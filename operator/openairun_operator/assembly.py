@@ -152,6 +152,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     background = {
         "scheduler": begin,
         "sweep": reconciler.sweep,
+        "let go": reconciler.let_go,
         "key": lambda: key.watch(lambda: reconciler.provider_changed(None)),
         "providers": providers.watch,
         "checks": Checker(providers, cluster, clients, reconciler.counts, may_act).run,

@@ -19,6 +19,7 @@ from openairun_operator.admission import Admission
 from openairun_operator.api.base import dump
 from openairun_operator.api.names import DEFAULT_PROVIDER, FINALIZER
 from openairun_operator.api.status import OpenAIRunStatus
+from openairun_operator.departures import Departures
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle import creating, glancing, resting, submitting, turns
@@ -55,6 +56,7 @@ _LAST_WRITES: Final = 5.0
 _STANDSTILL: Final = 1.0
 """Seconds until it is tried again, while this process may not act."""
 _SWEEP: Final = 60.0
+_DEPARTURES: Final = 0.5
 _STUCK: Final = 60.0
 _CONCURRENCY: Final = 128
 
@@ -91,6 +93,7 @@ class Reconciler:
         self._store = Store()
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
         self._admission = Admission(providers, self.scheduler.wake)
+        self._departures = Departures()
         self._actor = Actor(policy, cluster, providers, events, metrics, clock, may_act, self._admission.in_flight)
         metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
 
@@ -107,7 +110,7 @@ class Reconciler:
             return
         if not self._store.is_news(body, listed=listed):
             return  # our own write, or older
-        delay = 0.0
+        delay, deleted = 0.0, entry is not None and entry.deleted
         if entry is None:
             if resting.surely(body):
                 self._store.rest_unread(body)
@@ -126,6 +129,8 @@ class Reconciler:
             if before and (entry.run.generation, entry.run.create_again) != before:
                 entry.known.retry_at = entry.known.store_at = None  # a person acted: at once
         if entry.run.deleted_at:
+            if not deleted:
+                self._departures.deleted(entry.namespace)
             entry.break_off()
         self.scheduler.wake(uid, delay, first=entry.run.deleted_at is not None and entry.run.has_finalizer)
 
@@ -199,10 +204,17 @@ class Reconciler:
         """The safety net: hand every resource that nobody has in mind back to the scheduler. Until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP)
-            for uid, _ in self._store:
-                if not self.scheduler.known(uid):
+            for uid, entry in self._store:
+                if not (self.scheduler.known(uid) or self._departures.waits(uid, entry.namespace)):
                     self.scheduler.wake(uid)
             self._store.prune()
+
+    async def let_go(self) -> None:
+        """Let go those that were held back while others were deleted. Until cancelled."""
+        while True:
+            await asyncio.sleep(_DEPARTURES)
+            for uid in self._departures.due():
+                self.scheduler.wake(uid)
 
     def stuck(self) -> str | None:
         """What should have been attempted long ago: three intervals and a minute. None if all is well.
@@ -251,6 +263,8 @@ class Reconciler:
                 await asyncio.sleep(_CONFLICT_PAUSE)
 
     def _forget(self, uid: str) -> None:
+        if entry := self._store.get(uid):
+            self._departures.gone(uid, entry.namespace)
         self._store.forget(uid)
         self._drop(uid)
 
@@ -373,6 +387,10 @@ class Reconciler:
                     entry.fold()
                 return -1 if until is None else max((until - self._clock()).total_seconds(), 0.01)
             case Release(orphan):
+                if run.deleted_at and not entry.vanished and not orphan and self._departures.held(uid, run.namespace):
+                    self._admission.leaves(uid)  # its run is over
+                    entry.fold()
+                    return -1
                 await self._release(uid, entry, orphan)
                 return None
             case Delete(message):

@@ -30,13 +30,10 @@ State = tuple[str, str | None]
 """The phase and the API of a resource; an empty phase where it has none yet."""
 
 
-def _read(body: Mapping[str, Any]) -> tuple[Run, bytes | None]:
-    """An object parsed, and packed; one that is being deleted will soon be gone, and is not packed."""
-    run = parse(body)
-    if run.deleted_at:
-        return run, None
+def _read(body: Mapping[str, Any]) -> tuple[Run, bytes]:
+    """An object parsed, and packed."""
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
-    return run, zlib.compress(json.dumps({**body, "metadata": metadata}, separators=(",", ":")).encode(), 1)
+    return parse(body), zlib.compress(json.dumps({**body, "metadata": metadata}, separators=(",", ":")).encode(), 1)
 
 
 def _state(phase: str | None, api: str | None) -> State:
@@ -70,7 +67,7 @@ class Entry:
     uid: str
     namespace: str
     version: Version
-    _packed: bytes | None
+    _packed: bytes
     _run: Run | None
     _state: State | None = None
     known: Knowledge = field(default_factory=Knowledge)
@@ -98,7 +95,6 @@ class Entry:
     def run(self) -> Run:
         """The newest version seen."""
         if self._run is None:
-            assert self._packed is not None
             self._run = parse(json.loads(zlib.decompress(self._packed)))
         return self._run
 
@@ -106,7 +102,7 @@ class Entry:
         """Nobody is to ask for `run` for some time, and what was parsed takes ten times the room. Not if it vanished:
         what was noted then stands nowhere else.
         """
-        if self._packed and not self.vanished:
+        if not self.vanished:
             self._state = self.state
             self._run = None
 

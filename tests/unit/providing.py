@@ -359,7 +359,8 @@ class Town:
         async for body in self.api.every(PLURAL, ()):
             self.reconciler.saw(None, body)
         self.reconciler.open()
-        self.spawn(self.reconciler.scheduler.run(), self.reconciler.sweep(), self.providers.watch())
+        going = self.reconciler
+        self.spawn(going.scheduler.run(), going.sweep(), going.let_go(), self.providers.watch())
         if checks:
             self.spawn(self.checker.run())
 

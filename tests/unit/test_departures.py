@@ -1,0 +1,87 @@
+"""Finalizers go at once, but those of a crowd only after all of it is cancelled, or after two minutes."""
+
+from __future__ import annotations
+
+import pytest
+
+from openairun_operator.departures import Departures
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def departures(time: Time) -> Departures:
+    return Departures(time)
+
+
+def crowd(departures: Departures, namespace: str = "team", count: int = 10) -> None:
+    for _ in range(count):
+        departures.deleted(namespace)
+
+
+def test_nine_at_once_are_no_crowd(departures: Departures) -> None:
+    crowd(departures, count=9)
+    assert not departures.held("a", "team")
+
+
+def test_ten_within_more_than_two_seconds_are_no_crowd(departures: Departures, time: Time) -> None:
+    for _ in range(20):
+        departures.deleted("team")
+        time.now += 0.23
+    assert not departures.held("a", "team")
+
+
+def test_who_is_held_goes_when_the_crowd_has_come(departures: Departures, time: Time) -> None:
+    crowd(departures)
+    assert departures.held("a", "team")
+    assert departures.held("b", "team")
+    assert departures.waits("a", "team")
+    assert departures.due() == []
+    time.now += 2
+    assert departures.due() == ["a", "b"]
+    assert not departures.held("a", "team")
+    assert not departures.waits("a", "team")
+    assert departures.due() == ["b"], "until it has gone"
+    departures.gone("b", "team")
+    assert departures.due() == []
+
+
+def test_nobody_is_held_for_more_than_two_minutes(departures: Departures, time: Time) -> None:
+    crowd(departures)
+    assert departures.held("a", "team")
+    for _ in range(119):
+        time.now += 1
+        crowd(departures)
+        assert departures.held("b", "team")
+        assert departures.due() == []
+    time.now += 1
+    crowd(departures)
+    assert departures.due() == ["a"]
+    assert not departures.held("a", "team")
+
+
+def test_a_crowd_holds_nobody_in_another_namespace(departures: Departures) -> None:
+    crowd(departures)
+    departures.deleted("other")
+    assert not departures.held("a", "other")
+
+
+def test_nothing_is_kept_of_what_is_over(departures: Departures, time: Time) -> None:
+    crowd(departures)
+    assert departures.held("a", "team")
+    departures.gone("a", "team")
+    time.now += 3
+    assert departures.due() == []
+    assert not departures._deletions
+    assert not departures._waiting

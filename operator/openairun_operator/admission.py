@@ -1,11 +1,11 @@
 """Who may ask a provider, and when: how many of its runs go at once, its rate of requests, and its calls at once."""
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from openairun_operator.acting import Providers
+from openairun_operator.calls import Calls
 from openairun_operator.lifecycle import adopting
 from openairun_operator.lifecycle.actions import Action, Adopt, Cancel, Claim, Create, Decision, Find, Observe, Submit
 from openairun_operator.lifecycle.facts import Facts
@@ -17,13 +17,9 @@ from openairun_operator.store import Entry
 
 _AGAIN: Final = 5.0
 """Seconds until a run that is being ended is decided upon again: the orphan limit may come first."""
-_CALLS: Final = 16
-"""Calls at once to all OpenAIProviders of a namespace: servers that hang must not keep all workers from the others."""
-_MOST: Final = 96
-"""Calls at once to all of them together: fewer than there are workers, so that the operator's own go on."""
+_IN_LINE: Final = 30.0
+"""The same of one that waits for its turn to call, and is woken then."""
 _FULL: Final = 1.0
-_LAST: Final = 4
-"""Times as many at once for runs that are still to be cancelled when their time to end is over."""
 
 
 def crew(namespace: str, provider: str) -> str:
@@ -44,25 +40,21 @@ def _goes(run: Run, facts: Facts) -> bool:
 
 
 class Admission:
-    """Slots, rates and calls of all providers. `wake` is called with a uid that waited for room and has some now."""
+    """Slots, rates and calls of all providers. `wake` is called with a uid that waited for room and has some now.
 
-    def __init__(self, providers: Providers, wake: Callable[[str], None]) -> None:
+    `clock` gives seconds.
+    """
+
+    def __init__(self, providers: Providers, wake: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._providers = providers
         self._slots = Slots(wake)
-        self._wake = wake
-        self._calls: Counter[str] = Counter()
-        self._endings: Counter[str] = Counter()
-        """Calls that end runs: they wait for no others."""
-        self._callers: dict[str, tuple[str, bool]] = {}
-        """Who calls, or is about to, since what is claimed is sent at once: by uid the crew, and whether it ends."""
-        self._lines: dict[str, dict[str, None]] = {}
-        """Who waits to end a run, by crew, in order."""
+        self._calls = Calls(wake, clock)
         self.open = self._slots.open
 
     def note(self, run: Run, decision: Decision, facts: Facts) -> None:
         """Note whether the run takes room on its provider, or waits for some."""
         if not isinstance(decision.action, Create | Submit):
-            self._ends(run.uid)  # what was claimed is not sent
+            self._calls.ends(run.uid)  # what was claimed is not sent
         if self.surely_goes(run, facts, elsewhere=not waits(decision)):
             return
         if waits(decision):
@@ -85,10 +77,7 @@ class Admission:
     def leaves(self, uid: str) -> None:
         """It needs nothing more."""
         self._slots.leaves(uid)
-        self._ends(uid)
-        for its, line in list(self._lines.items()):
-            if uid in line:
-                self._step_out(uid, its)
+        self._calls.forget(uid)
 
     def admitted(self, run: Run, provider: Provider) -> bool:
         """Whether another run may go on the provider."""
@@ -125,20 +114,22 @@ class Admission:
             return self.in_line(entry, name)
         # It saves money, and its time is short.
         its, bucket = crew(entry.namespace, name), self._providers.bucket(entry.namespace, name)
-        over = facts.now >= (entry.known.ending_since or facts.now) + facts.policy.orphan_limit
+        limit = (entry.known.ending_since or facts.now) + facts.policy.orphan_limit
+        over = facts.now >= limit
         if bucket and not over and (held := bucket.held()):  # then once in any case
             return min(held, _AGAIN)
-        if self._endings[its] >= (_MOST if its == OWN else _CALLS) * (_LAST if over else 1):
-            self._lines.setdefault(its, {})[entry.uid] = None
-            return _AGAIN
-        self._step_out(entry.uid, its)
+        deletion = entry.vanished or entry.deleted
+        if self._calls.is_full_for(its, deletion=deletion, over=over):
+            self._calls.line_up(entry.uid, its, deletion=deletion, over=over)
+            return _IN_LINE if over else min(_IN_LINE, (limit - facts.now).total_seconds())
+        self._calls.step_out(entry.uid, its)
         if bucket:
             bucket.spend()
         return 0.0
 
     def in_line(self, entry: Entry, name: str) -> float:
         """Seconds until the provider may be asked for what saves no money."""
-        if self._is_full(crew(entry.namespace, name)):
+        if self._calls.is_full(crew(entry.namespace, name)):
             return _FULL
         bucket = self._providers.bucket(entry.namespace, name)
         if bucket is None:
@@ -151,8 +142,8 @@ class Admission:
         return 0.0
 
     @contextlib.contextmanager
-    def calling(self, run: Run, action: Action, facts: Facts) -> Iterator[None]:
-        """While the action is done."""
+    def calling(self, run: Run, action: Action, facts: Facts, *, ending: bool) -> Iterator[None]:
+        """While the action is done; `ending` a run, or not."""
         match action:
             case Adopt():
                 its = crew(run.namespace, facts.wanted.name)
@@ -161,53 +152,24 @@ class Admission:
             case _:
                 yield
                 return
-        self._begins(run.uid, its, ending=facts.known.ending_since is not None)
+        self._calls.begins(run.uid, its, ending=ending, deletion=run.deleted_at is not None)
         claimed = False
         try:
             yield
             claimed = isinstance(action, Claim)
         finally:
             if not claimed:
-                self._ends(run.uid)
+                self._calls.ends(run.uid)
 
     @contextlib.contextmanager
     def asking(self, entry: Entry, name: str) -> Iterator[None]:
         """While the provider is asked for what nothing was decided about."""
-        self._begins(entry.uid, crew(entry.namespace, name), ending=False)
+        self._calls.begins(entry.uid, crew(entry.namespace, name), ending=False, deletion=False)
         try:
             yield
         finally:
-            self._ends(entry.uid)
+            self._calls.ends(entry.uid)
 
     def is_calling(self, uid: str) -> bool:
         """Whether a call for the resource is under way: it has a time-out of its own."""
-        return uid in self._callers
-
-    def _is_full(self, its: str) -> bool:
-        if its == OWN:
-            return False
-        return self._calls[its] >= _CALLS or self._calls.total() - self._calls[OWN] >= _MOST
-
-    def _begins(self, uid: str, its: str, *, ending: bool) -> None:
-        self._ends(uid)
-        self._callers[uid] = its, ending
-        (self._endings if ending else self._calls)[its] += 1
-
-    def _ends(self, uid: str) -> None:
-        if (caller := self._callers.pop(uid, None)) is None:
-            return
-        its, ending = caller
-        calls = self._endings if ending else self._calls
-        calls[its] -= 1
-        if not calls[its]:
-            del calls[its]
-        if ending and (line := self._lines.get(its)):
-            first = next(iter(line))
-            self._step_out(first, its)
-            self._wake(first)
-
-    def _step_out(self, uid: str, its: str) -> None:
-        if line := self._lines.get(its):
-            line.pop(uid, None)
-            if not line:
-                del self._lines[its]
+        return uid in self._calls

@@ -4,7 +4,6 @@ To remove a finalizer takes the API server as long as the deletion itself. Where
 delays the deletion of others, whose runs cost money until then.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -17,12 +16,9 @@ _LONGEST: Final = 120.0
 
 
 class Departures:
-    """Who waits to be let go, by namespace: a crowd holds nobody back in another one.
+    """Who waits to be let go, by namespace: a crowd holds nobody back in another one. `clock` gives seconds."""
 
-    `clock` gives seconds; by default the event loop's.
-    """
-
-    def __init__(self, clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._deletions: dict[str, deque[float]] = {}
         self._waiting: dict[str, dict[str, float]] = {}
@@ -66,5 +62,5 @@ class Departures:
         ]
 
     def _crowded(self, namespace: str, now: float) -> bool:
-        times = self._deletions.get(namespace, ())
-        return len(times) == _CROWD and now - times[0] < _AT_ONCE
+        times = self._deletions.get(namespace)
+        return times is not None and len(times) == _CROWD and now - times[0] < _AT_ONCE

@@ -66,6 +66,11 @@ def always() -> bool:
     return True
 
 
+def _seconds() -> float:
+    """Only their differences mean anything."""
+    return asyncio.get_running_loop().time()
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -92,8 +97,8 @@ class Reconciler:
         self._may_act = may_act
         self._store = Store()
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
-        self._admission = Admission(providers, self.scheduler.wake)
-        self._departures = Departures()
+        self._admission = Admission(providers, self.scheduler.wake, _seconds)
+        self._departures = Departures(_seconds)
         self._actor = Actor(policy, cluster, providers, events, metrics, clock, may_act, self._admission.in_flight)
         metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
 
@@ -217,7 +222,7 @@ class Reconciler:
                 self.scheduler.wake(uid)
 
     def stuck(self) -> str | None:
-        """What should have been attempted long ago: three intervals and a minute. None if all is well.
+        """What should have been attempted three intervals, a minute and the time of a request ago. None if all is well.
 
         A server that cannot be reached, or asks for patience, moves the time of the next attempt, and is no such case;
         nor is one that lets a call wait, which has a time-out.
@@ -227,7 +232,7 @@ class Reconciler:
             if entry is None or self._admission.is_calling(uid):
                 continue
             interval = entry.calm.interval if entry.calm else st.interval_of(entry.run.spec, entry.run.record)
-            if late > 3 * interval.total_seconds() + _STUCK:
+            if late > (3 * interval + self._policy.request_timeout).total_seconds() + _STUCK:
                 return f"{entry.run.key} was due {late:.0f} s ago"
         return None
 
@@ -371,7 +376,7 @@ class Reconciler:
             # A run that goes costs money, shown or not: it is looked at, and cancelled at its deadline.
             look = isinstance(decision.action, Observe | Cancel)
             if look and not self._admission.pause(entry, decision.action, facts):
-                with self._admission.calling(run, decision.action, facts):
+                with self._admission.calling(run, decision.action, facts, ending=decision.ending):
                     await self._actor.act(entry, decision.action)
             raise
         match decision.action:
@@ -402,7 +407,7 @@ class Reconciler:
                     if pause >= _WORTH_SAYING and (waits(decision) or isinstance(action, Adopt)):
                         await self._show(entry, creating.in_line(run, facts))
                     return pause
-                with self._admission.calling(run, action, facts):
+                with self._admission.calling(run, action, facts, ending=decision.ending):
                     await (self._claim(entry, action) if isinstance(action, Claim) else self._actor.act(entry, action))
                 return None
 

@@ -19,8 +19,8 @@ _FIRST_RETRY: Final = 1.0
 _MAX_RETRY: Final = 60.0
 _TICK: Final = 0.05
 """Seconds: what becomes due meanwhile is done together, which takes less time than one by one."""
-_RESERVE: Final = 32
-"""Workers for urgent keys beyond the others: a server that hangs may keep all those."""
+_URGENT: Final = 128
+"""Workers for urgent keys, beside the others: a server that hangs may keep all those."""
 
 Work = Callable[[str], Awaitable[float | None]]
 """Works on a key; the answer is the seconds until it is due again, or None for not before it is woken."""
@@ -47,6 +47,8 @@ class Scheduler:
         self._tasks: dict[bool, set[asyncio.Task[None]]] = {True: set(), False: set()}
         self._moved = 0.0
         """When a worker last became free."""
+        self._full = {True: False, False: False}
+        """Whether somebody who is due found no worker."""
 
     def wake(self, key: str, delay: float = 0.0, *, first: bool = False) -> None:
         """Make `key` due in `delay` seconds, if it is not due before.
@@ -85,7 +87,7 @@ class Scheduler:
         While no worker is free, those that wait are late since one last became so: there are many before them.
         """
         now = asyncio.get_running_loop().time()
-        busy = {urgent: 0.0 if self._room(urgent=urgent) else self._moved for urgent in (True, False)}
+        busy = {urgent: self._moved if full else 0.0 for urgent, full in self._full.items()}
         due = ((key, now - max(at, busy[key in self._urgent])) for key, at in self._due.items() if at > 0)
         working = ((key, now - at) for key, at in self._working.items())
         yield from ((key, late) for key, late in itertools.chain(due, working) if late > least)
@@ -124,16 +126,10 @@ class Scheduler:
         pauses = [self._start(urgent, now) for urgent in (True, False)]
         return min((pause for pause in pauses if pause is not None), default=None)
 
-    def _room(self, *, urgent: bool) -> bool:
-        """Whether a worker is free. Those of the reserve are beyond all the others; nothing urgent takes theirs."""
-        ordinary = len(self._tasks[False])
-        if urgent:
-            return ordinary + len(self._tasks[True]) < self._concurrency + _RESERVE
-        return ordinary < self._concurrency
-
     def _start(self, urgent: bool, now: float) -> float | None:
         heap, tasks = self._heaps[urgent], self._tasks[urgent]
-        while heap and self._room(urgent=urgent) and heap[0][0] <= now:
+        limit = _URGENT if urgent else self._concurrency
+        while heap and len(tasks) < limit and heap[0][0] <= now:
             at, _, key = heapq.heappop(heap)
             if self._due.get(key) != at:
                 continue  # an older time of a key that was moved or forgotten
@@ -145,7 +141,8 @@ class Scheduler:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             task.add_done_callback(self._done)
-        if not heap or not self._room(urgent=urgent):
+        self._full[urgent] = bool(heap) and heap[0][0] <= now
+        if not heap or len(tasks) >= limit:
             return None  # a worker that ends, or a new key, wakes us
         pause = heap[0][0] - now
         return pause if pause <= 0 else max(pause, _TICK)

@@ -527,8 +527,8 @@ async def test_a_server_that_answers_none_of_many_is_nothing_stuck(town: Town) -
             hangs.set()
 
     town.spawn(times_out())
-    for _ in range(30):
-        await town.passes(10)
+    for _ in range(43):
+        await town.passes(7)
         assert town.reconciler.stuck() is None
 
 
@@ -544,14 +544,16 @@ async def test_many_deletions_at_a_server_that_hangs_keep_no_others_waiting_and_
     for number in range(400):
         town.delete("team", f"r{number}")
     await town.passes(5)
-    assert len([asked for asked in town.servers.asked if asked.doing == "cancel"]) == 16
+    assert len(town.servers.of("cancel")) == 32
     town.run("other", "b1", "blue")
     town.delete("other", "b0")
     await town.passes(5)
     assert town.servers.creates()[-1] == "b1"
     assert (BLUE, "blue-key") in town.servers.of("cancel")
     assert not town.there("other", "b0")
-    await town.passes(200)
+    await town.passes(60)
+    assert len(town.servers.of("cancel")) < 32 + 1 + 4 * 8, "it is known to be slow"
+    await town.passes(160)
     assert not any(town.there("team", f"r{number}") for number in range(400))
 
 

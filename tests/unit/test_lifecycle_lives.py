@@ -898,6 +898,18 @@ def test_no_run_is_called_an_orphan_before_a_cancel_was_tried(end: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["deletion", "replacement"])
+def test_a_run_whose_cancel_was_taken_is_looked_at_once_more_before_it_is_called_an_orphan(end: str) -> None:
+    world = running(ASSISTANTS)
+    world.edit(instructions="another") if end == "replacement" else world.delete()
+    world.until(lambda w: w.server.log[-1] == "cancel")
+    world.step()
+    world.now += timedelta(minutes=3)  # as when many waited for a call
+    world.settle()
+    assert world.orphan is None
+    assert world.body is None or (world.status.history and world.status.history[0].reason == "Cancelled")
+
+
+@pytest.mark.parametrize("end", ["deletion", "replacement"])
 def test_a_run_that_is_found_when_it_is_no_longer_wanted_is_cancelled_first(end: str) -> None:
     world = World(ASSISTANTS)
     world.server.takes = None

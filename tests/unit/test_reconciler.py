@@ -643,7 +643,7 @@ async def test_a_resource_that_nobody_attended_to_for_long_fails_the_probe(
 ) -> None:
     world.reconciler.saw("ADDED", world.api.sent[0])
     assert world.reconciler.stuck() is None
-    due = asyncio.get_running_loop().time() - 3 * 5 - 61
+    due = asyncio.get_running_loop().time() - 3 * 5 - 30 - 61
     monkeypatch.setitem(world.reconciler.scheduler._due, UID, due)
     assert "team/run was due" in str(world.reconciler.stuck())
 

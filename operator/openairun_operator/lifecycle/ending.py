@@ -64,7 +64,11 @@ def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
         return Over()
     limit = (known.ending_since or now) + facts.policy.orphan_limit
     if now >= limit:
-        return Orphaned() if known.cancel_tried else Cancel(record)
+        if not known.cancel_tried:
+            return Cancel(record)
+        looked = known.looked_at is not None and known.looked_at >= limit
+        unsure = looked or known.failure or known.gone or not known.cancelled
+        return Orphaned() if unsure else Observe(record)  # it may have waited long for that
     if known.pausing(now) and known.retry_at and known.failed_at:
         asked = timedelta(seconds=known.failure.retry_after or 0.0) if known.failure else timedelta()
         again = min(known.retry_at, known.failed_at + max(_RETRY, asked))

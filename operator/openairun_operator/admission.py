@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from openairun_operator.acting import Providers
-from openairun_operator.calls import Calls
+from openairun_operator.calls import Calls, Purpose
 from openairun_operator.lifecycle import adopting
 from openairun_operator.lifecycle.actions import Action, Adopt, Cancel, Claim, Create, Decision, Find, Observe, Submit
 from openairun_operator.lifecycle.facts import Facts
@@ -55,6 +55,8 @@ class Admission:
         """Note whether the run takes room on its provider, or waits for some."""
         if not isinstance(decision.action, Create | Submit):
             self._calls.ends(run.uid)  # what was claimed is not sent
+        if not decision.ending:
+            self._calls.step_out(run.uid)
         if self.surely_goes(run, facts, elsewhere=not waits(decision)):
             return
         if waits(decision):
@@ -118,18 +120,18 @@ class Admission:
         over = facts.now >= limit
         if bucket and not over and (held := bucket.held()):  # then once in any case
             return min(held, _AGAIN)
-        deletion = entry.vanished or entry.deleted
-        if self._calls.is_full_for(its, deletion=deletion, over=over):
-            self._calls.line_up(entry.uid, its, deletion=deletion, over=over)
+        purpose = Purpose.of(ending=True, deletion=entry.vanished or entry.deleted)
+        if self._calls.is_full(its, purpose, over=over):
+            self._calls.line_up(entry.uid, its, purpose, over=over)
             return _IN_LINE if over else min(_IN_LINE, (limit - facts.now).total_seconds())
-        self._calls.step_out(entry.uid, its)
+        self._calls.step_out(entry.uid)
         if bucket:
             bucket.spend()
         return 0.0
 
     def in_line(self, entry: Entry, name: str) -> float:
         """Seconds until the provider may be asked for what saves no money."""
-        if self._calls.is_full(crew(entry.namespace, name)):
+        if self._calls.is_full(crew(entry.namespace, name), Purpose.LOOK):
             return _FULL
         bucket = self._providers.bucket(entry.namespace, name)
         if bucket is None:
@@ -152,7 +154,7 @@ class Admission:
             case _:
                 yield
                 return
-        self._calls.begins(run.uid, its, ending=ending, deletion=run.deleted_at is not None)
+        self._calls.begins(run.uid, its, Purpose.of(ending=ending, deletion=run.deleted_at is not None))
         claimed = False
         try:
             yield
@@ -164,7 +166,7 @@ class Admission:
     @contextlib.contextmanager
     def asking(self, entry: Entry, name: str) -> Iterator[None]:
         """While the provider is asked for what nothing was decided about."""
-        self._calls.begins(entry.uid, crew(entry.namespace, name), ending=False, deletion=False)
+        self._calls.begins(entry.uid, crew(entry.namespace, name), Purpose.LOOK)
         try:
             yield
         finally:

@@ -7,64 +7,72 @@ runs are counted apart from the others, and those of deletions, which have worke
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from enum import Enum
+from typing import Final, NamedTuple
 
 from openairun_operator.lifecycle.provider import OWN
 
-_CALLS: Final = 16
-"""Calls at once of a namespace that end nothing."""
-_MOST: Final = 96
-"""Calls at once of all namespaces together but for deletions: fewer than there are workers, so that the operator's own
-go on."""
-_ENDINGS: Final = 32
-"""Calls at once of a namespace that end runs."""
 _TO_SLOW: Final = 8
-"""The same if its servers are slow to answer them."""
-_DELETIONS: Final = 64
-"""Calls at once for deletions: for those of the operator's own, and for those of all namespaces together. Half of the
-workers that there are for what is urgent."""
+"""Calls at once of a namespace that end runs, if its servers are slow to answer them."""
 _SLOW: Final = 3.0
 """Seconds that a call takes at a server that is slow."""
+
+
+class Purpose(Enum):
+    """What a call is for: how many there may be at once, of one namespace and of all together.
+
+    The first two are fewer than there are workers, so that the operator's own go on. Of the workers for what is urgent,
+    half are for deletions of the operator's own.
+    """
+
+    LOOK = 16, 72
+    """To end nothing."""
+    CANCEL = 16, 24
+    """To end a run whose resource stays."""
+    DELETION = 32, 64
+
+    @staticmethod
+    def of(*, ending: bool, deletion: bool) -> "Purpose":
+        """That of a call that ends a run, or does not, for a resource that is being deleted, or is not."""
+        return (Purpose.DELETION if deletion else Purpose.CANCEL) if ending else Purpose.LOOK
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
     crew: str
-    ending: bool
-    deletion: bool
-    began: float
+    purpose: Purpose
+    began: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    deletion: bool
+class _Line(NamedTuple):
+    crew: str
+    purpose: Purpose
     over: bool
 
 
 class Calls:
-    """Who calls, or is about to, by uid; and who waits to end a run, by crew. `clock` gives seconds."""
+    """Who calls, or is about to, by uid; and who waits to end a run. `clock` gives seconds."""
 
     def __init__(self, wake: Callable[[str], None], clock: Callable[[], float]) -> None:
         """`wake` is called with a uid that waited to end its run, and may now. It may be too late all the same."""
         self._wake = wake
         self._clock = clock
         self._under_way: dict[str, _Call] = {}
-        self._looks: Counter[str] = Counter()
-        self._endings: Counter[str] = Counter()
-        self._others: Counter[bool] = Counter()
-        """Those of all namespaces together, by whether they are for deletions."""
-        self._own_deletions = 0
+        self._counts: Counter[tuple[str, Purpose]] = Counter()
+        self._others: Counter[Purpose] = Counter()
+        """Those of all namespaces together."""
         self._slow: set[str] = set()
-        self._lines: dict[str, dict[str, _Wish]] = {}
-        """Who waits, in order."""
+        self._lines: dict[_Line, dict[str, None]] = {}
+        """Who waits, in order: the line whose turn is next is the first."""
+        self._waiting: dict[str, _Line] = {}
 
     def __contains__(self, uid: str) -> bool:
         return uid in self._under_way
 
-    def begins(self, uid: str, crew: str, *, ending: bool, deletion: bool) -> None:
+    def begins(self, uid: str, crew: str, purpose: Purpose) -> None:
         """A call is under way, instead of the one before."""
         self.ends(uid)
-        self._under_way[uid] = _Call(crew, ending, deletion, self._clock())
+        self._under_way[uid] = _Call(crew, purpose, self._clock())
         self._count(self._under_way[uid], 1)
 
     def ends(self, uid: str) -> None:
@@ -73,53 +81,58 @@ class Calls:
         if call is None:
             return
         self._count(call, -1)
-        if call.ending:
+        if call.purpose is not Purpose.LOOK:
             slow = self._clock() - call.began >= _SLOW
             (self._slow.add if slow else self._slow.discard)(call.crew)
             self._wake_some()
 
-    def is_full(self, crew: str) -> bool:
-        """Whether a call that ends nothing must wait."""
-        return crew != OWN and (self._looks[crew] >= _CALLS or self._others[False] >= _MOST)
-
-    def is_full_for(self, crew: str, *, deletion: bool, over: bool = False) -> bool:
-        """Whether a call that ends a run must wait; `over`: its time to end is over, and no call was made."""
+    def is_full(self, crew: str, purpose: Purpose, *, over: bool = False) -> bool:
+        """Whether such a call must wait; `over`: the time to end the run is over, and it is the last try."""
+        most, of_all = purpose.value
         if crew == OWN:
-            return deletion and self._own_deletions >= _DELETIONS
-        most = _TO_SLOW if crew in self._slow and not over else _ENDINGS
-        return self._endings[crew] >= most or self._others[deletion] >= (_DELETIONS if deletion else _MOST)
+            return purpose is Purpose.DELETION and self._counts[crew, purpose] >= of_all
+        if purpose is not Purpose.LOOK and crew in self._slow and not over:
+            most = _TO_SLOW
+        return self._counts[crew, purpose] >= most or self._others[purpose] >= of_all
 
-    def line_up(self, uid: str, crew: str, *, deletion: bool, over: bool) -> None:
+    def line_up(self, uid: str, crew: str, purpose: Purpose, *, over: bool) -> None:
         """Wait to end a run."""
-        self._lines.setdefault(crew, {})[uid] = _Wish(deletion, over)
+        line = _Line(crew, purpose, over)
+        if self._waiting.get(uid) != line:
+            self.step_out(uid)
+            self._waiting[uid] = line
+            self._lines.setdefault(line, {})[uid] = None
 
-    def step_out(self, uid: str, crew: str) -> None:
+    def step_out(self, uid: str) -> None:
         """Wait no longer."""
-        if line := self._lines.get(crew):
-            line.pop(uid, None)
-            if not line:
-                del self._lines[crew]
+        if line := self._waiting.pop(uid, None):
+            del self._lines[line][uid]
+            if not self._lines[line]:
+                del self._lines[line]
 
     def forget(self, uid: str) -> None:
         """It calls no more."""
         self.ends(uid)
-        for crew in list(self._lines):
-            self.step_out(uid, crew)
+        self.step_out(uid)
 
     def _count(self, call: _Call, by: int) -> None:
-        counts = self._endings if call.ending else self._looks
-        counts[call.crew] += by
-        if not counts[call.crew]:
-            del counts[call.crew]
+        self._counts[call.crew, call.purpose] += by
+        if not self._counts[call.crew, call.purpose]:
+            del self._counts[call.crew, call.purpose]
         if call.crew != OWN:
-            self._others[call.ending and call.deletion] += by
-        elif call.ending and call.deletion:
-            self._own_deletions += by
+            self._others[call.purpose] += by
 
     def _wake_some(self) -> None:
-        """One of each crew that may call: who does not after all leaves its turn to the next one, and is the last."""
-        for crew, line in self._lines.items():
-            uid, wish = next(iter(line.items()))
-            if not self.is_full_for(crew, deletion=wish.deletion, over=wish.over):
-                line[uid] = line.pop(uid)
-                self._wake(uid)
+        """Two, of different lines if there are, so that room that was left is used. They go to the end of theirs."""
+        woken = 0
+        for line in list(self._lines):
+            if self.is_full(line.crew, line.purpose, over=line.over):
+                continue
+            waiting = self._lines.pop(line)
+            uid = next(iter(waiting))
+            waiting[uid] = waiting.pop(uid)
+            self._lines[line] = waiting
+            self._wake(uid)
+            woken += 1
+            if woken == 2:
+                return

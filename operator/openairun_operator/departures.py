@@ -6,6 +6,7 @@ delays the deletion of others, whose runs cost money until then.
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 _CROWD: Final = 10
@@ -15,51 +16,54 @@ _LONGEST: Final = 120.0
 """Seconds for which one is held back, however long the crowd comes."""
 
 
+@dataclass(slots=True)
+class _Held:
+    namespace: str
+    since: float
+    free: bool = False
+
+
 class Departures:
-    """Who waits to be let go, by namespace: a crowd holds nobody back in another one. `clock` gives seconds."""
+    """Who waits to be let go: a crowd holds nobody back in another namespace. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._deletions: dict[str, deque[float]] = {}
-        self._waiting: dict[str, dict[str, float]] = {}
-        """Since when, by namespace and uid, the first one first."""
+        """The last ones, by namespace."""
+        self._held: dict[str, _Held] = {}
+        """By uid, the first one first."""
 
     def deleted(self, namespace: str) -> None:
         """A resource is deleted."""
         self._deletions.setdefault(namespace, deque(maxlen=_CROWD)).append(self._clock())
 
     def held(self, uid: str, namespace: str) -> bool:
-        """Whether it is to wait: until `due` names it."""
+        """Whether it is to wait until `due` names it. Who was once let go is never held again."""
         now = self._clock()
-        if self._crowded(namespace, now):
-            since = self._waiting.setdefault(namespace, {}).setdefault(uid, now)
-            if now < since + _LONGEST:
-                return True
-        self.gone(uid, namespace)
-        return False
+        if uid not in self._held and self._crowded(namespace, now):
+            self._held[uid] = _Held(namespace, now)
+        return uid in self._held and not self._held[uid].free
 
-    def waits(self, uid: str, namespace: str) -> bool:
+    def waits(self, uid: str) -> bool:
         """Whether it is held back."""
-        return uid in self._waiting.get(namespace, ())
+        return uid in self._held and not self._held[uid].free
 
-    def gone(self, uid: str, namespace: str) -> None:
-        """It waits no longer."""
-        if waiting := self._waiting.get(namespace):
-            waiting.pop(uid, None)
-            if not waiting:
-                del self._waiting[namespace]
+    def gone(self, uid: str) -> None:
+        """It has gone, or something else is to be done with it first."""
+        self._held.pop(uid, None)
 
     def due(self) -> list[str]:
-        """Who may be let go now; and forget crowds that are over."""
+        """Who may be let go now, and was not named before. What is known of crowds that are over is forgotten."""
         now = self._clock()
         for namespace in [each for each, times in self._deletions.items() if times[-1] + _AT_ONCE < now]:
             del self._deletions[namespace]
-        return [
-            uid
-            for namespace, waiting in self._waiting.items()
-            for uid, since in waiting.items()
-            if now >= since + _LONGEST or not self._crowded(namespace, now)
-        ]
+        crowded = {namespace for namespace in self._deletions if self._crowded(namespace, now)}
+        due = []
+        for uid, held in self._held.items():
+            if not held.free and (held.namespace not in crowded or now >= held.since + _LONGEST):
+                held.free = True
+                due.append(uid)
+        return due
 
     def _crowded(self, namespace: str, now: float) -> bool:
         times = self._deletions.get(namespace)

@@ -209,8 +209,8 @@ class Reconciler:
         """The safety net: hand every resource that nobody has in mind back to the scheduler. Until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP)
-            for uid, entry in self._store:
-                if not (self.scheduler.known(uid) or self._departures.waits(uid, entry.namespace)):
+            for uid, _ in self._store:
+                if not (self.scheduler.known(uid) or self._departures.waits(uid)):
                     self.scheduler.wake(uid)
             self._store.prune()
 
@@ -268,8 +268,6 @@ class Reconciler:
                 await asyncio.sleep(_CONFLICT_PAUSE)
 
     def _forget(self, uid: str) -> None:
-        if entry := self._store.get(uid):
-            self._departures.gone(uid, entry.namespace)
         self._store.forget(uid)
         self._drop(uid)
 
@@ -366,6 +364,8 @@ class Reconciler:
         if (admitted := self._admission.admitted(run, facts.wanted)) != facts.admitted:
             decision = decide(run, dataclasses.replace(facts, admitted=admitted))
         entry.ending = decision.ending
+        if not isinstance(decision.action, Release):
+            self._departures.gone(uid)
         entry.known.turn_to_ending(decision, facts.now)
         logger.debug("%s: %s", run.key, decision.action)
         try:
@@ -392,10 +392,11 @@ class Reconciler:
                     entry.fold()
                 return -1 if until is None else max((until - self._clock()).total_seconds(), 0.01)
             case Release(orphan):
-                if run.deleted_at and not entry.vanished and not orphan and self._departures.held(uid, run.namespace):
+                if run.deleted_at and not orphan:
                     self._admission.leaves(uid)  # its run is over
-                    entry.fold()
-                    return -1
+                    if not entry.vanished and self._departures.held(uid, run.namespace):
+                        entry.fold()
+                        return -1
                 await self._release(uid, entry, orphan)
                 return None
             case Delete(message):
@@ -468,3 +469,4 @@ class Reconciler:
         """It needs no more work, and no room."""
         self.scheduler.forget(uid)
         self._admission.leaves(uid)
+        self._departures.gone(uid)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from openairun_operator.calls import Calls
+import pytest
+
+from openairun_operator.calls import Calls, Purpose
 from openairun_operator.lifecycle.provider import OWN
+
+LOOK, CANCEL, DELETION = Purpose
 
 
 class Scene:
@@ -12,117 +16,105 @@ class Scene:
         self.woken: list[str] = []
         self.calls = Calls(self.woken.append, lambda: self.now)
 
-    def look(self, crew: str, count: int) -> None:
+    def begin(self, crew: str, count: int, purpose: Purpose) -> None:
+        """So many in all."""
         for number in range(count):
-            self.calls.begins(f"{crew} {number}", crew, ending=False, deletion=False)
+            self.calls.begins(f"{crew} {purpose.name} {number}", crew, purpose)
 
-    def end(self, crew: str, count: int, *, deletion: bool = True) -> None:
-        for number in range(count):
-            self.calls.begins(f"{crew} end {number}", crew, ending=True, deletion=deletion)
-
-    def answered(self, crew: str, count: int, after: float) -> None:
+    def answered(self, crew: str, count: int, purpose: Purpose, after: float = 1) -> None:
         self.now += after
         for number in range(count):
-            self.calls.ends(f"{crew} end {number}")
+            self.calls.ends(f"{crew} {purpose.name} {number}")
+
+    def line_up(self, names: str, crew: str, purpose: Purpose = DELETION, *, over: bool = False) -> None:
+        for name in names:
+            self.calls.line_up(name, crew, purpose, over=over)
 
 
-def test_a_namespace_has_16_calls_and_all_together_96() -> None:
+@pytest.mark.parametrize(("purpose", "most", "of_all"), [(LOOK, 16, 72), (CANCEL, 16, 24), (DELETION, 32, 64)])
+def test_a_namespace_has_so_many_calls_and_all_together_so_many(purpose: Purpose, most: int, of_all: int) -> None:
     scene = Scene()
-    scene.look("a", 15)
-    assert not scene.calls.is_full("a")
-    scene.look("a", 16)
-    assert scene.calls.is_full("a")
-    assert not scene.calls.is_full("b")
-    for crew in "bcdef":
-        scene.look(crew, 16)
-    assert scene.calls.is_full("g")
-    assert not scene.calls.is_full(OWN)
+    scene.begin("a", most - 1, purpose)
+    assert not scene.calls.is_full("a", purpose)
+    scene.begin("a", most, purpose)
+    assert scene.calls.is_full("a", purpose)
+    for number in range(of_all - most):
+        assert not scene.calls.is_full(f"{number}", purpose)
+        scene.begin(f"{number}", 1, purpose)
+    assert scene.calls.is_full("z", purpose)
+    for other in {LOOK, CANCEL, DELETION} - {purpose}:
+        assert not scene.calls.is_full("a", other), "calls of one purpose wait for none of another"
+    assert not scene.calls.is_full(OWN, purpose)
 
 
-def test_calls_that_end_runs_wait_for_no_others() -> None:
+def test_the_operators_own_have_as_many_for_deletions_as_all_others() -> None:
     scene = Scene()
-    scene.look("a", 16)
-    assert not scene.calls.is_full_for("a", deletion=True)
-    assert not scene.calls.is_full_for("a", deletion=False)
-    scene.end("a", 32)
-    assert scene.calls.is_full_for("a", deletion=True)
-    assert not scene.calls.is_full_for("b", deletion=True)
-
-
-def test_those_of_deletions_have_64_for_all_namespaces_and_64_for_the_operators_own() -> None:
-    scene = Scene()
-    scene.end("a", 32)
-    scene.end("b", 32)
-    assert scene.calls.is_full_for("c", deletion=True)
-    assert not scene.calls.is_full_for("c", deletion=False)
-    assert not scene.calls.is_full_for(OWN, deletion=True)
-    scene.end(OWN, 64)
-    assert scene.calls.is_full_for(OWN, deletion=True)
-    assert not scene.calls.is_full_for(OWN, deletion=False)
-
-
-def test_those_of_no_deletion_share_with_looks() -> None:
-    scene = Scene()
-    scene.end("a", 32, deletion=False)
-    scene.end("b", 32, deletion=False)
-    scene.look("c", 16)
-    scene.look("d", 15)
-    assert not scene.calls.is_full("e")
-    scene.look("d", 16)
-    assert scene.calls.is_full("e")
-    assert scene.calls.is_full_for("e", deletion=False)
+    for purpose in (LOOK, CANCEL, DELETION):
+        scene.begin(OWN, 64, purpose)
+    assert [scene.calls.is_full(OWN, purpose) for purpose in (LOOK, CANCEL, DELETION)] == [False, False, True]
 
 
 def test_servers_that_are_slow_to_end_runs_have_8_until_they_are_not() -> None:
     scene = Scene()
-    scene.end("a", 32)
-    scene.answered("a", 32, after=3)
-    scene.end("a", 8)
-    assert scene.calls.is_full_for("a", deletion=True)
-    assert not scene.calls.is_full_for("a", deletion=True, over=True), "a last try"
-    scene.answered("a", 1, after=2)
-    scene.end("a", 31)
-    assert not scene.calls.is_full_for("a", deletion=True)
+    scene.begin("a", 32, DELETION)
+    scene.answered("a", 32, DELETION, after=3)
+    scene.begin("a", 8, DELETION)
+    assert scene.calls.is_full("a", DELETION)
+    assert not scene.calls.is_full("a", DELETION, over=True), "a last try"
+    assert not scene.calls.is_full("a", LOOK)
+    scene.answered("a", 1, DELETION, after=2)
+    scene.begin("a", 31, DELETION)
+    assert not scene.calls.is_full("a", DELETION)
 
 
-def test_who_waits_is_woken_one_for_each_that_ends_in_order() -> None:
+def test_who_waits_is_woken_in_order_and_who_does_not_come_leaves_its_turn() -> None:
     scene = Scene()
-    scene.end("a", 32)
-    for name in "xyz":
-        scene.calls.line_up(name, "a", deletion=True, over=False)
-    scene.answered("a", 2, after=1)
+    scene.begin("a", 32, DELETION)
+    scene.line_up("xyz", "a")
+    scene.line_up("x", "a")
+    scene.answered("a", 2, DELETION)
     assert scene.woken == ["x", "y"]
-    scene.calls.step_out("x", "a")
+    scene.calls.step_out("x")
     scene.calls.forget("z")
-    scene.calls.ends("a end 5")
+    scene.calls.ends("a DELETION 5")
     assert scene.woken == ["x", "y", "y"], "it has not come yet"
 
 
-def test_who_does_not_come_leaves_the_turn_to_the_next_one() -> None:
+def test_lines_take_turns_and_two_are_woken_for_each_call_that_ends() -> None:
     scene = Scene()
-    scene.end("a", 32)
-    for name in "xyz":
-        scene.calls.line_up(name, "a", deletion=True, over=False)
-    scene.answered("a", 4, after=1)
-    assert scene.woken == ["x", "y", "z", "x"]
+    scene.begin("a", 32, DELETION)
+    scene.begin("b", 32, DELETION)
+    for crew in "cdef":
+        scene.calls.line_up(f"of {crew}", crew, DELETION, over=False)
+    scene.calls.ends("a DELETION 0")
+    assert scene.woken == ["of c", "of d"]
+    scene.calls.ends("a DELETION 1")
+    assert scene.woken == ["of c", "of d", "of e", "of f"]
+    scene.calls.ends("a DELETION 2")
+    assert scene.woken[4:] == ["of c", "of d"]
 
 
-def test_room_that_one_namespace_leaves_is_anothers() -> None:
+def test_a_last_try_waits_for_no_first_ones_of_a_server_that_is_slow() -> None:
     scene = Scene()
-    scene.end("a", 32)
-    scene.end("b", 32)
-    scene.calls.line_up("x", "c", deletion=True, over=False)
-    scene.calls.ends("a end 0")
-    assert scene.woken == ["x"]
+    scene.begin("a", 20, DELETION)
+    scene.line_up("x", "a")
+    scene.line_up("y", "a", over=True)
+    scene.answered("a", 1, DELETION, after=5)
+    assert scene.woken == ["y"]
 
 
 def test_a_call_that_follows_another_counts_once_and_nothing_is_left_at_the_end() -> None:
     scene = Scene()
-    scene.end("a", 5)
-    scene.look("a", 5)
-    scene.calls.begins("a 0", "a", ending=True, deletion=True)
-    assert "a 0" in scene.calls
+    for crew in ("a", OWN):
+        scene.begin(crew, 5, DELETION)
+        scene.begin(crew, 5, LOOK)
+        scene.calls.begins(f"{crew} LOOK 0", crew, CANCEL)
+    assert "a LOOK 0" in scene.calls
+    scene.line_up("x", "a")
+    scene.calls.forget("x")
     for uid in list(scene.calls._under_way):
         scene.calls.ends(uid)
-    assert not scene.calls._looks + scene.calls._endings + scene.calls._others
-    assert scene.calls._own_deletions == 0
+    assert not scene.calls._counts
+    assert not +scene.calls._others
+    assert not scene.calls._lines
+    assert not scene.calls._waiting

@@ -46,15 +46,26 @@ def test_who_is_held_goes_when_the_crowd_has_come(departures: Departures, time: 
     crowd(departures)
     assert departures.held("a", "team")
     assert departures.held("b", "team")
-    assert departures.waits("a", "team")
+    assert departures.waits("a")
     assert departures.due() == []
     time.now += 2
     assert departures.due() == ["a", "b"]
     assert not departures.held("a", "team")
-    assert not departures.waits("a", "team")
-    assert departures.due() == ["b"], "until it has gone"
-    departures.gone("b", "team")
-    assert departures.due() == []
+    assert not departures.waits("a")
+    assert departures.due() == [], "each is named once"
+
+
+def test_who_was_let_go_is_not_held_again_though_it_could_not_go_and_more_come(
+    departures: Departures, time: Time
+) -> None:
+    crowd(departures)
+    assert departures.held("a", "team")
+    time.now += 2
+    assert departures.due() == ["a"]
+    crowd(departures)
+    assert not departures.held("a", "team")
+    departures.gone("a")
+    assert departures.held("a", "team"), "it was to do something else"
 
 
 def test_nobody_is_held_for_more_than_two_minutes(departures: Departures, time: Time) -> None:
@@ -69,6 +80,7 @@ def test_nobody_is_held_for_more_than_two_minutes(departures: Departures, time: 
     crowd(departures)
     assert departures.due() == ["a"]
     assert not departures.held("a", "team")
+    assert departures.held("b", "team")
 
 
 def test_a_crowd_holds_nobody_in_another_namespace(departures: Departures) -> None:
@@ -80,8 +92,8 @@ def test_a_crowd_holds_nobody_in_another_namespace(departures: Departures) -> No
 def test_nothing_is_kept_of_what_is_over(departures: Departures, time: Time) -> None:
     crowd(departures)
     assert departures.held("a", "team")
-    departures.gone("a", "team")
+    departures.gone("a")
     time.now += 3
     assert departures.due() == []
     assert not departures._deletions
-    assert not departures._waiting
+    assert not departures._held

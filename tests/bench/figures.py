@@ -11,6 +11,8 @@ Flight = dict[str, Any]
 Figure = Callable[[Flight], float | None]
 
 _KIB, _MIB = 1024, 1024**2
+_ARENA = 1024.0
+"""KiB by which Python's memory grows: less than one more of these cannot be seen."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,17 @@ class Row:
     figure: Figure
     digits: int = 2
     grows: Literal["", "a run", "with N", "interval"] = ""
+    least: float = 0.0
+    """The smallest total that can be seen, in units of the row."""
 
     def scaled(self, flight: Flight) -> float | None:
         """What stays the same while costs grow in a linear way."""
-        value = self.figure(flight)
-        by = {"with N": flight["n"], "interval": flight["interval"]}.get(self.grows, 1)
-        return None if value is None else value / by
+        value, n = self.figure(flight), flight["n"]
+        if value is None:
+            return None
+        if self.grows == "with N":
+            return max(value, self.least) / n
+        return max(value, self.least / n) / (flight["interval"] if self.grows == "interval" else 1)
 
 
 def at(flight: Flight, *path: str) -> float | None:
@@ -211,12 +218,14 @@ ROWS = (
     Row("API server and etcd: CPU while N finish", "ms a run", _cpu_of_api("finish"), 1, "a run"),
     Row("API server and etcd: CPU to delete N running", "ms a run", _cpu_of_api("delete"), 1, "a run"),
     Row("RSS at the start", "MiB", lambda f: _over(at(f, "start", "window", "rss", "operator"), _MIB), 1),
-    Row("RSS a run in flight", "KiB", rss_in_flight, 1, "a run"),
-    Row("RSS a finished run that is listed", "KiB", _rss_finished, 1, "a run"),
-    Row("RSS a run in flight, after a restart", "KiB", _found_in_flight, 1, "a run"),
-    Row("RSS a finished run, after a restart", "KiB", _memory("finish", "restart", "rss_finished"), 1, "a run"),
-    Row("RSS when all were deleted, beyond that at the start", "MiB", _left("delete"), 1, "with N"),
-    Row("RSS when their Events were posted too, beyond that at the start", "MiB", _left("lives"), 1, "with N"),
+    Row("RSS a run in flight", "KiB", rss_in_flight, 1, "a run", _ARENA),
+    Row("RSS a finished run that is listed", "KiB", _rss_finished, 1, "a run", _ARENA),
+    Row("RSS a run in flight, after a restart", "KiB", _found_in_flight, 1, "a run", _ARENA),
+    Row("RSS a finished run, after a restart", "KiB", _memory("finish", "restart", "rss_finished"), 1, "a run",
+        _ARENA),
+    Row("RSS when all were deleted, beyond that at the start", "MiB", _left("delete"), 1, "with N", _ARENA / 1024),
+    Row("RSS when their Events were posted too, beyond that at the start", "MiB", _left("lives"), 1, "with N",
+        _ARENA / 1024),
     Row("PATCHes a whole life", "", patches_a_life(), 1),
     Row("PATCHes of the object a whole life", "", patches_a_life("object"), 1),
     Row("PATCHes of its status a whole life", "", patches_a_life("status"), 1),

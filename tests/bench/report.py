@@ -86,7 +86,8 @@ def _growth_table(every: list[Flight]) -> str:
 
     said = (
         "The total of a row grows as N to the power that is shown, from the smallest N to the largest; linear is 1, and"
-        f" up to {1 + TOLERANCE} counts as linear. Delays are taken in polling intervals."
+        f" up to {1 + TOLERANCE} counts as linear. Delays are taken in polling intervals; memory of less"
+        " than 1 MiB in all counts as 1 MiB, by which Python's grows."
     )
     head = ("", *(f"N = {flight['n']:,}" for flight in every), "power", "linear or better")
     return f"{said}\n\n{_table(head, lines())}"

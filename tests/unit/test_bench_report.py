@@ -201,6 +201,14 @@ def test_what_a_stopped_flight_did_not_come_to_is_not_judged() -> None:
     assert "N=1000: PATCHes a life <= 7" not in found
 
 
+def test_memory_of_less_than_one_arena_is_no_beginning_of_a_growth() -> None:
+    small, large = flight(n=100), flight(n=5000)
+    small["restart"]["rss_finished"] = (100 * 2**20) + 90 * 2**10
+    large["restart"]["rss_finished"] = (100 * 2**20) + 18 * 2**20
+    powers = {row.title: exponent for row, exponent in growing([small, large])}
+    assert powers["RSS a finished run, after a restart"] == pytest.approx(-0.26, abs=0.01)
+
+
 def test_growth_is_judged_up_to_the_last_flight_that_came_to_the_row() -> None:
     last = stopped("restart")
     every = [flight(n=100), flight(n=500), last]

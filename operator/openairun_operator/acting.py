@@ -356,8 +356,8 @@ class Actor:
         """
         ends = entry.ending or entry.vanished or entry.deleted  # seen since this was decided
         limit = self._policy.request_timeout if ends else None
-        since = entry.known.ending_since
-        if limit and since and self._clock() >= since + self._policy.orphan_limit:
+        now = self._clock()
+        if limit and now >= entry.known.ending_until(now, self._policy):
             limit = min(limit, _LAST_TRY)  # many may have waited for it
         try:
             async with asyncio.timeout(limit.total_seconds() if limit else None) as entry.looking:

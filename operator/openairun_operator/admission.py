@@ -116,7 +116,7 @@ class Admission:
             return self.in_line(entry, name)
         # It saves money, and its time is short.
         its, bucket = crew(entry.namespace, name), self._providers.bucket(entry.namespace, name)
-        limit = (entry.known.ending_since or facts.now) + facts.policy.orphan_limit
+        limit = entry.known.ending_until(facts.now, facts.policy)
         over = facts.now >= limit
         if bucket and not over and (held := bucket.held()):  # then once in any case
             return min(held, _AGAIN)

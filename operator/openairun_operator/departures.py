@@ -42,7 +42,7 @@ class Departures:
         now = self._clock()
         if uid not in self._held and self._crowded(namespace, now):
             self._held[uid] = _Held(namespace, now)
-        return uid in self._held and not self._held[uid].free
+        return self.waits(uid)
 
     def waits(self, uid: str) -> bool:
         """Whether it is held back."""

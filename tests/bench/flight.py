@@ -173,7 +173,7 @@ class Flight(Scene):
         whole = await self._until("polls after the restart", self._limits.polls, self._unpolled)
         polled = self._meter.read({}, None)
         first, last = (await self._openai.stats())["polled"]
-        found |= {"window": started.until(polled), "whole": whole, "cpu_s": polled.cpu["operator"]}
+        found |= {"window": started.until(polled), "whole": whole}
         found |= {"first": first - began if first else None, "took": last - began if whole and last else None}
         self._say(
             f"after the restart the first poll came after {_seconds(found['first'])} s,"

@@ -149,7 +149,7 @@ def _resolve(record: Record, facts: Facts) -> Record | Action | ending.Over | en
         return ending.Orphaned()
     if known.found:
         return attempts.created(record, known.found, facts.now)
-    limit = (known.ending_since or facts.now) + facts.policy.orphan_limit
+    limit = known.ending_until(facts.now, facts.policy)
     if facts.now >= limit:
         return ending.Orphaned()
     step = ending.find(record, facts)

@@ -62,7 +62,7 @@ def end(record: Record, facts: Facts) -> Action | Over | Orphaned:
         return Orphaned() if turns.unknown(record, facts) else Over()
     if known.gone >= CONFIRMATIONS and provider_changed(record, facts) is None:
         return Over()
-    limit = (known.ending_since or now) + facts.policy.orphan_limit
+    limit = known.ending_until(now, facts.policy)
     if now >= limit:
         if not known.cancel_tried:
             return Cancel(record)

@@ -115,6 +115,10 @@ class Knowledge:
         if where != self.looked_in:
             self.looked_in, self.gone = where, 0
 
+    def ending_until(self, now: datetime, policy: Policy) -> datetime:
+        """When the time to end the run is over; it begins at the latest now."""
+        return (self.ending_since or now) + policy.orphan_limit
+
     def turn_to_ending(self, decision: Decision, now: datetime) -> None:
         """Note whether the run is being ended. An ending that was called off, say by a longer timeout, is forgotten."""
         if decision.ending:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-import openai.resources.beta.threads.runs  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
+from openai.resources.beta.threads.messages import AsyncMessages
+from openai.resources.beta.threads.runs.runs import AsyncRuns
+from openai.resources.beta.threads.runs.steps import AsyncSteps
 from openai.types.beta.threads.run_submit_tool_outputs_params import ToolOutput
 
 from openairun_operator.api.names import TOKEN_KEY
@@ -190,7 +192,7 @@ class Assistants:
         thread = request.spec.threadID or ""
         body = request_body(request)
         answer = await self._caller.call(
-            lambda c: c.beta.threads.runs.with_raw_response.create(thread, **body),
+            lambda c: AsyncRuns(c).with_raw_response.create(thread, **body),
             doing="create",
             secrets=request.authorizations.values(),
         )
@@ -240,7 +242,7 @@ class Assistants:
         ref, thread = request.ref, request.ref.thread or ""
         outputs: list[ToolOutput] = [{"tool_call_id": each.id, "output": each.output} for each in request.results]
         answer = await self._caller.call(
-            lambda c: c.beta.threads.runs.with_raw_response.submit_tool_outputs(
+            lambda c: AsyncRuns(c).with_raw_response.submit_tool_outputs(
                 ref.id, thread_id=thread, tool_outputs=outputs
             ),
             doing="submit",
@@ -276,16 +278,14 @@ class Assistants:
     async def _page(self, thread: str, after: str | None) -> Answer:
         more = absent_is_omitted({"after": after})
         return await self._caller.call(
-            lambda c: c.beta.threads.runs.with_raw_response.list(thread, limit=_PAGE, order="desc", **more)
+            lambda c: AsyncRuns(c).with_raw_response.list(thread, limit=_PAGE, order="desc", **more)
         )
 
     async def _messages(self, run_id: str, thread: str) -> list[Answer]:
         """What the run wrote, oldest first. A server that has no such list gives no answer to keep."""
         try:
             page = await self._caller.call(
-                lambda c: c.beta.threads.messages.with_raw_response.list(
-                    thread, run_id=run_id, limit=_PAGE, order="asc"
-                ),
+                lambda c: AsyncMessages(c).with_raw_response.list(thread, run_id=run_id, limit=_PAGE, order="asc"),
                 doing="optional",
             )
         except CallFailedError as error:
@@ -320,7 +320,5 @@ class Assistants:
     async def _step_page(self, run_id: str, thread: str, after: str | None) -> Answer:
         more = absent_is_omitted({"after": after})
         return await self._caller.call(
-            lambda c: c.beta.threads.runs.steps.with_raw_response.list(
-                run_id, thread_id=thread, limit=_PAGE, order="asc", **more
-            )
+            lambda c: AsyncSteps(c).with_raw_response.list(run_id, thread_id=thread, limit=_PAGE, order="asc", **more)
         )

@@ -15,8 +15,6 @@ from urllib.parse import quote
 import aiohttp
 import httpx2
 import openai
-import openai.resources.beta.beta  # with the next: else the first request loads them, in the time that it has
-import openai.resources.responses.responses
 from multidict import CIMultiDict
 from openai import AsyncOpenAI, DefaultAioHttpClient
 from openai._vendor.httpx_aiohttp import AiohttpTransport

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-import openai.resources.responses  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
+import openai.resources.responses.responses  # noqa: F401 - the SDK loads it at the first call else, and holds up the event loop
 
 from openairun_operator.api.record import API, Usage
 from openairun_operator.api.references import KeyRef

@@ -127,15 +127,19 @@ class Own:
         wanted = settings.own_provider_selector
         return not wanted or (labels is not None and all(labels.get(name) == value for name, value in wanted))
 
-    def provider(self, blocked: Failure | None = None) -> Provider:
-        """It, as it is now."""
+    def provider(
+        self, *, blocked: Failure | None = None, patience: Failure | None = None, confirmed_only: bool = False
+    ) -> Provider:
+        """It, as it is now, with what is not the same for all namespaces."""
         settings = self.settings
         return Provider(
             name=OWN,
             address=settings.base_url,
             credential=self.key.mark,
             blocked=blocked or (None if self.key.current else self.key.trouble),
+            patience=patience,
             own_ids_only=settings.forbid_foreign_ids,
+            confirmed_only=confirmed_only,
             default_model=settings.default_model,
             create_settles=settings.request_timeout + _SETTLES,
             most_runs=settings.max_concurrent_runs,
@@ -309,14 +313,17 @@ class Providers:
             return self.of(run.namespace, DEFAULT_PROVIDER)
         if naming.belongs_to_default(run):
             return naming.deleted_default(run.namespace)
-        own = self.own.provider(None if self._may_use_own(run.namespace) else naming.no_provider(run.namespace))
-        return replace(own, patience=self._returning(run.namespace) or self._patience(self.bucket(run.namespace, OWN)))
+        return self.own.provider(
+            blocked=None if self._may_use_own(run.namespace) else naming.no_provider(run.namespace),
+            patience=self._returning(run.namespace) or self._patience(self.bucket(run.namespace, OWN)),
+        )
 
     def of(self, namespace: str, name: str) -> Provider:
         """The provider that a record names."""
         if name == OWN:
-            own = self.own.provider()
-            return replace(own, confirmed_only=own.own_ids_only or not self._may_use_own(namespace))
+            return self.own.provider(
+                confirmed_only=self.own.settings.forbid_foreign_ids or not self._may_use_own(namespace)
+            )
         known = self._known.get((namespace, name))
         if known is None:
             return Provider(name=name, address="", blocked=naming.missing(name, namespace))

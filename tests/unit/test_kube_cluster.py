@@ -272,6 +272,12 @@ async def test_a_list_tells_from_which_version_on_to_watch() -> None:
     assert versions[None] == "9"
 
 
+async def test_an_object_that_is_nested_deeper_than_others_read_is_listed_too() -> None:
+    nested = '{"a":' * 300 + "1" + "}" * 300
+    text = f'{{"metadata": {{}}, "items": [{{"metadata": {{"name": "deep"}}, "spec": {nested}}}]}}'
+    assert await listed(Wire(Response(200, text))) == ["deep"]
+
+
 async def test_a_list_that_nobody_wants_further_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
     wire = Wire(page("a", "b", more="2"), refusal(410, "The provided continue parameter is too old"))
     listing = connected(wire).every("openairuns", ())

@@ -122,13 +122,16 @@ def _record(data: Any, key: str) -> Record | None:
 
 def _records(annotation: str | None, mirror: Any, key: str) -> tuple[Record | None, Record | None, bool]:
     """The record of the annotation, that of its mirror in status, and whether the annotation cannot be read."""
-    annotated, mirrored, garbled = None, None, False
+    annotated, mirrored, said, garbled = None, None, None, False
     if annotation:
         try:
-            annotated = _record(json.loads(annotation), key)
+            said = json.loads(annotation)
+            annotated = _record(said, key)
         except ValueError:
             garbled = True
-    if mirror:
+    if said == mirror:
+        mirrored = annotated
+    elif mirror:
         with contextlib.suppress(ValueError):
             mirrored = _record(mirror, key)
     return annotated, mirrored, garbled
@@ -139,7 +142,7 @@ def _best(annotated: Record | None, mirrored: Record | None) -> Record | None:
 
     The annotation is for every user to edit, so of a run that both name it counts only for what users may ask by it.
     """
-    if annotated is None or mirrored is None:
+    if annotated is None or mirrored is None or annotated is mirrored:
         return annotated or mirrored
     if annotated.token != mirrored.token:
         return max(annotated, mirrored, key=_progress)

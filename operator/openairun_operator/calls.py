@@ -6,30 +6,29 @@ runs are counted apart from the others, and those of deletions, which have worke
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
 from openairun_operator.lifecycle.provider import OWN
 
-_TO_SLOW: Final = 8
-"""Calls at once of a namespace that end runs, if its servers are slow to answer them."""
 _SLOW: Final = 3.0
 """Seconds that a call takes at a server that is slow."""
+_OF_SLOW: Final = 0.75
+"""The part of all calls for a purpose that is for slow servers, of all namespaces together."""
 
 
 class Purpose(Enum):
-    """What a call is for: how many there may be at once, of one namespace and of all together.
+    """What a call is for: how many there may be at once, of one namespace, of all together, and of the operator's own.
 
-    The first two are fewer than there are workers, so that the operator's own go on. Of the workers for what is urgent,
-    half are for deletions of the operator's own.
+    The first two are fewer than there are workers, so that the operator's own go on; those are bounded while they are
+    slow. Of the workers for what is urgent, half are for deletions of the operator's own.
     """
 
-    LOOK = 16, 72
+    LOOK = 16, 72, 80
     """To end nothing."""
-    CANCEL = 16, 24
+    CANCEL = 16, 24, 24
     """To end a run whose resource stays."""
-    DELETION = 32, 64
+    DELETION = 32, 64, 64
 
     @staticmethod
     def of(*, ending: bool, deletion: bool) -> "Purpose":
@@ -37,11 +36,9 @@ class Purpose(Enum):
         return (Purpose.DELETION if deletion else Purpose.CANCEL) if ending else Purpose.LOOK
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Kind(NamedTuple):
     crew: str
     purpose: Purpose
-    began: float = 0.0
 
 
 class _Line(NamedTuple):
@@ -57,11 +54,13 @@ class Calls:
         """`wake` is called with a uid that waited to end its run, and may now. It may be too late all the same."""
         self._wake = wake
         self._clock = clock
-        self._under_way: dict[str, _Call] = {}
-        self._counts: Counter[tuple[str, Purpose]] = Counter()
+        self._under_way: dict[str, _Kind] = {}
+        self._began: dict[_Kind, dict[str, float]] = {}
+        """When the calls of a kind did, by uid, the first one first."""
         self._others: Counter[Purpose] = Counter()
         """Those of all namespaces together."""
-        self._slow: set[str] = set()
+        self._slow: set[_Kind] = set()
+        """Kinds of which the last call that ended was slow."""
         self._lines: dict[_Line, dict[str, None]] = {}
         """Who waits, in order: the line whose turn is next is the first."""
         self._waiting: dict[str, _Line] = {}
@@ -72,28 +71,44 @@ class Calls:
     def begins(self, uid: str, crew: str, purpose: Purpose) -> None:
         """A call is under way, instead of the one before."""
         self.ends(uid)
-        self._under_way[uid] = _Call(crew, purpose, self._clock())
-        self._count(self._under_way[uid], 1)
+        kind = self._under_way[uid] = _Kind(crew, purpose)
+        self._began.setdefault(kind, {})[uid] = self._clock()
+        if crew != OWN:
+            self._others[purpose] += 1
 
     def ends(self, uid: str) -> None:
         """It is over, if there was one."""
-        call = self._under_way.pop(uid, None)
-        if call is None:
+        kind = self._under_way.pop(uid, None)
+        if kind is None:
             return
-        self._count(call, -1)
-        if call.purpose is not Purpose.LOOK:
-            slow = self._clock() - call.began >= _SLOW
-            (self._slow.add if slow else self._slow.discard)(call.crew)
+        began = self._began[kind].pop(uid)
+        if not self._began[kind]:
+            del self._began[kind]
+        if kind.crew != OWN:
+            self._others[kind.purpose] -= 1
+        (self._slow.add if self._clock() - began >= _SLOW else self._slow.discard)(kind)
+        if kind.purpose is not Purpose.LOOK:
             self._wake_some()
 
     def is_full(self, crew: str, purpose: Purpose, *, over: bool = False) -> bool:
         """Whether such a call must wait; `over`: the time to end the run is over, and it is the last try."""
-        most, of_all = purpose.value
+        most, of_all, own = purpose.value
+        kind = _Kind(crew, purpose)
+        going = len(self._began.get(kind, ()))
         if crew == OWN:
-            return purpose is Purpose.DELETION and self._counts[crew, purpose] >= of_all
-        if purpose is not Purpose.LOOK and crew in self._slow and not over:
-            most = _TO_SLOW
-        return self._counts[crew, purpose] >= most or self._others[purpose] >= of_all
+            return going >= own and (purpose is Purpose.DELETION or self._is_slow(kind))
+        if going >= most or self._others[purpose] >= of_all:
+            return True
+        return not over and self._is_slow(kind) and self._of_slow(purpose) >= of_all * _OF_SLOW
+
+    def _is_slow(self, kind: _Kind) -> bool:
+        """Whether the last answer took long, or one is awaited for long."""
+        going = self._began.get(kind)
+        return kind in self._slow or (going is not None and self._clock() - next(iter(going.values())) >= _SLOW)
+
+    def _of_slow(self, purpose: Purpose) -> int:
+        kinds = [kind for kind in self._began if kind.purpose is purpose and kind.crew != OWN and self._is_slow(kind)]
+        return sum(len(self._began[kind]) for kind in kinds)
 
     def line_up(self, uid: str, crew: str, purpose: Purpose, *, over: bool) -> None:
         """Wait to end a run."""
@@ -114,13 +129,6 @@ class Calls:
         """It calls no more."""
         self.ends(uid)
         self.step_out(uid)
-
-    def _count(self, call: _Call, by: int) -> None:
-        self._counts[call.crew, call.purpose] += by
-        if not self._counts[call.crew, call.purpose]:
-            del self._counts[call.crew, call.purpose]
-        if call.crew != OWN:
-            self._others[call.purpose] += by
 
     def _wake_some(self) -> None:
         """Two, of different lines if there are, so that room that was left is used. They go to the end of theirs."""

@@ -50,20 +50,50 @@ def test_a_namespace_has_so_many_calls_and_all_together_so_many(purpose: Purpose
 def test_the_operators_own_have_as_many_for_deletions_as_all_others() -> None:
     scene = Scene()
     for purpose in (LOOK, CANCEL, DELETION):
-        scene.begin(OWN, 64, purpose)
+        scene.begin(OWN, 128, purpose)
     assert [scene.calls.is_full(OWN, purpose) for purpose in (LOOK, CANCEL, DELETION)] == [False, False, True]
 
 
-def test_servers_that_are_slow_to_end_runs_have_8_until_they_are_not() -> None:
+@pytest.mark.parametrize(("purpose", "most"), [(LOOK, 80), (CANCEL, 24)])
+def test_the_operators_own_leave_workers_to_others_while_they_are_slow(purpose: Purpose, most: int) -> None:
     scene = Scene()
-    scene.begin("a", 32, DELETION)
-    scene.answered("a", 32, DELETION, after=3)
-    scene.begin("a", 8, DELETION)
+    scene.begin(OWN, most, purpose)
+    scene.now += 2
+    assert not scene.calls.is_full(OWN, purpose)
+    scene.now += 1
+    assert scene.calls.is_full(OWN, purpose), "the first one is awaited for long"
+    scene.answered(OWN, 1, purpose)
+    assert not scene.calls.is_full(OWN, purpose)
+    scene.begin(OWN, most, purpose)
+    assert scene.calls.is_full(OWN, purpose)
+    scene.answered(OWN, most, purpose)
+    scene.begin(OWN, most, purpose)
+    scene.answered(OWN, 1, purpose)
+    scene.begin(OWN, most + 1, purpose)
+    assert not scene.calls.is_full(OWN, purpose), "it is quick again"
+
+
+def test_slow_servers_leave_a_quarter_of_all_calls_to_quick_ones() -> None:
+    scene = Scene()
+    for crew in "ab":
+        scene.begin(crew, 24, DELETION)
+    scene.now += 3
     assert scene.calls.is_full("a", DELETION)
     assert not scene.calls.is_full("a", DELETION, over=True), "a last try"
     assert not scene.calls.is_full("a", LOOK)
-    scene.answered("a", 1, DELETION, after=2)
+    scene.begin("c", 16, DELETION)
+    assert scene.calls.is_full("c", DELETION), "there are no more"
+    scene.answered("c", 1, DELETION)
+    assert not scene.calls.is_full("c", DELETION)
+    scene.answered("a", 1, DELETION)
+    assert not scene.calls.is_full("a", DELETION), "there is room among the slow ones"
+
+
+def test_a_slow_server_alone_has_as_many_as_others() -> None:
+    """With 8 calls of 5 s each, 260 runs took longer than the orphan limit, and were called orphans."""
+    scene = Scene()
     scene.begin("a", 31, DELETION)
+    scene.now += 5
     assert not scene.calls.is_full("a", DELETION)
 
 
@@ -96,7 +126,8 @@ def test_lines_take_turns_and_two_are_woken_for_each_call_that_ends() -> None:
 
 def test_a_last_try_waits_for_no_first_ones_of_a_server_that_is_slow() -> None:
     scene = Scene()
-    scene.begin("a", 20, DELETION)
+    for crew in "ab":
+        scene.begin(crew, 25, DELETION)
     scene.line_up("x", "a")
     scene.line_up("y", "a", over=True)
     scene.answered("a", 1, DELETION, after=5)
@@ -114,7 +145,7 @@ def test_a_call_that_follows_another_counts_once_and_nothing_is_left_at_the_end(
     scene.calls.forget("x")
     for uid in list(scene.calls._under_way):
         scene.calls.ends(uid)
-    assert not scene.calls._counts
+    assert not scene.calls._began
     assert not +scene.calls._others
     assert not scene.calls._lines
     assert not scene.calls._waiting

@@ -9,7 +9,7 @@ import json
 import re
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import aiohttp
@@ -321,3 +321,15 @@ async def test_events_and_the_lease_do_not_stand_in_the_line_of_all_workers() ->
     wire.free.set()
     await asyncio.gather(*writes)
     assert len(wire.sent) == 202
+
+
+async def test_an_event_that_is_posted_again_bears_the_name_that_it_had() -> None:
+    """Its answer may have been lost, and it must not stand there twice."""
+    at = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+    wire = Wire(*[Response(201, "{}")] * 3)
+    subject = Subject("team", "x" * 199 + ".tail", "uid")
+    for moment in (at, at, at + timedelta(microseconds=1)):
+        await connected(wire).post_event(subject, Event("Normal", "Created", "m"), moment, "me")
+    names = [body["metadata"]["name"] for _, _, body in wire.sent]
+    assert names[0] == names[1] != names[2]
+    assert re.fullmatch(r"x{199}\.[0-9a-f]+", names[0]), "a name may not have two dots in a row"

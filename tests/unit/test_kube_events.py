@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
-from openairun_operator.kube.cluster import ClusterError, Subject
+from openairun_operator.kube.cluster import ClusterError, ConflictError, Subject
 from openairun_operator.kube.events import Events
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run, parse
@@ -30,11 +30,13 @@ class Posts:
         self.moments: list[datetime] = []
         self.at_once = self.most = 0
         self.open = asyncio.Event()
-        self.refuse = False
+        self.refuse: ClusterError | None = None
+        self.tries = 0
 
     async def post_event(self, subject: Subject, event: Event, at: datetime, instance: str) -> None:
+        self.tries += 1
         if self.refuse:
-            raise ClusterError("post an event", 403, "the namespace is being deleted")
+            raise self.refuse
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await self.open.wait()
@@ -179,13 +181,82 @@ async def test_a_server_that_hangs_holds_up_neither_the_work_nor_memory(
     assert 5000 <= len(posts.taken) <= 10_000
 
 
-async def test_one_that_is_refused_keeps_no_other_waiting(events: Events, posts: Posts) -> None:
+REFUSED = ClusterError("post an event", 403, "the namespace is being deleted")
+AWAY = [ClusterError("post an event", status, "away") for status in (None, 429, 500, 503)]
+
+
+@pytest.mark.parametrize("error", [REFUSED, ConflictError("post an event", 409, "it is there already")])
+async def test_one_that_is_refused_keeps_no_other_waiting(events: Events, posts: Posts, error: ClusterError) -> None:
     async with posting(events):
-        posts.refuse = True
+        posts.refuse = error
         events.emit(run(1), told("a"))
         await settle()
-        posts.refuse = False
+        posts.refuse = None
         posts.open.set()
         events.emit(run(1), told("b"))
         await settle()
     assert posts.taken == [("x1", "b")]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openairun_operator.kube.events._AGAIN", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("error", AWAY)
+async def test_while_the_api_server_is_away_events_wait(events: Events, posts: Posts, error: ClusterError) -> None:
+    """What may go at OpenAI for ever was told to nobody."""
+    posts.refuse = error
+    async with posting(events):
+        for message in "abc":
+            events.emit(run(1), told(message))
+        await settle()
+        assert posts.tries > 3
+        posts.refuse = None
+        posts.open.set()
+        await settle()
+    assert posts.taken == [("x1", "a"), ("x1", "b"), ("x1", "c")]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_cannot_be_posted_for_a_quarter_of_an_hour_is_given_up(
+    events: Events, posts: Posts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + ahead
+
+    ahead = timedelta(0)
+    monkeypatch.setattr("openairun_operator.kube.events.datetime", Later)
+    posts.refuse = AWAY[-1]
+    async with posting(events):
+        events.emit(run(1), told("a"))
+        await settle()
+        assert "away" not in caplog.text
+        ahead = timedelta(minutes=15)
+        await settle()
+        assert caplog.text.count("away") == 1
+        assert posts.tries > 2
+        tries = posts.tries
+        await settle()
+    assert posts.tries == tries
+
+
+async def test_one_that_waits_for_the_api_server_at_the_end_is_tried_once_more(
+    events: Events, posts: Posts, caplog: pytest.LogCaptureFixture
+) -> None:
+    posts.refuse = AWAY[0]
+    posts.open.set()
+    async with posting(events):
+        events.emit(run(1), told("a"))
+        await settle()
+        posts.refuse = None
+    assert posts.taken == [("x1", "a")]
+    posts.refuse = AWAY[0]
+    async with posting(events):
+        events.emit(run(1), told("b"))
+        events.emit(run(1), told("c"))
+        await settle()
+    assert "2 events are not posted" in caplog.text

@@ -337,10 +337,12 @@ class Cluster:
         return await self._exchange("PATCH", what, _place(run), patch, content_type)
 
     async def post_event(self, subject: Subject, event: Event, at: datetime, instance: str) -> None:
-        """Show `event`, which was at `at`, with the resource. Raises ClusterError."""
+        """Show `event`, which was at `at`, with the resource. Raises ConflictError if it is shown already."""
+        # Named by its time, as client-go does it: posted again, since no answer came, it stands there once.
+        name = f"{subject.name[:200].rstrip('.-')}.{int(at.timestamp() * 1_000_000):x}"
         when = f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         body = {
-            "metadata": {"generateName": f"{subject.name[:200]}-", "namespace": subject.namespace},
+            "metadata": {"name": name, "namespace": subject.namespace},
             "involvedObject": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,

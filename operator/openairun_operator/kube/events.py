@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from openairun_operator.buckets import Bucket
-from openairun_operator.kube.cluster import Cluster, ClusterError, Subject
+from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, Subject
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run
 
@@ -30,10 +30,17 @@ API server half of what it takes to end a run.
 """
 _FEW: Final = 25
 _FLUSH: Final = 3.0
+_AGAIN: Final = 1.0, 15.0
+"""Seconds until an Event that could not be posted is posted again, at first and at most."""
+_OLD: Final = 900.0
+"""Seconds after which one that cannot be posted is given up, lest it keep the others of its line waiting for ever."""
 
 
 class Events:
-    """Bounded lines of events to post. A full line drops the event; its log line stays."""
+    """Bounded lines of events to post. A full line drops the event; its log line stays.
+
+    While the API server is away they wait: what may still cost money must not be told to nobody.
+    """
 
     def __init__(self, cluster: Cluster, instance: str) -> None:
         self.busy: Callable[[], bool] = lambda: False
@@ -66,29 +73,42 @@ class Events:
             await asyncio.sleep(_YIELD)
 
     async def _post_all(self, line: _Line) -> None:
-        posting: asyncio.Future[None] | None = None
-        left: list[_Waiting] = []
+        waiting: _Waiting | None = None
+        posting: asyncio.Future[bool] | None = None
         try:
             while True:
                 await self._turn(line)
-                posting = asyncio.ensure_future(self._post(*await line.get()))
-                await asyncio.shield(posting)
+                waiting, posting = await line.get(), None
+                pause, most = _AGAIN
+                while not await asyncio.shield(posting := asyncio.ensure_future(self._post(*waiting))):
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, most)
+                waiting = None
         except asyncio.CancelledError:
+            left: list[_Waiting] = []
             try:
                 async with asyncio.timeout(_FLUSH):
-                    if posting:
-                        await posting
-                    left = [line.get_nowait() for _ in range(line.qsize())]
+                    if waiting and not (posting and await posting):
+                        left.append(waiting)
+                    left += [line.get_nowait() for _ in range(line.qsize())]
                     left.sort(key=lambda each: each[1].type == "Normal")  # warnings first: time may be short
-                    while left:
-                        await self._post(*left[0])
+                    while left and await self._post(*left[0]):
                         del left[0]
             except TimeoutError:
+                pass
+            if left:
                 logger.warning("%d events are not posted", len(left))
             raise
 
-    async def _post(self, subject: Subject, event: Event, at: datetime) -> None:
+    async def _post(self, subject: Subject, event: Event, at: datetime) -> bool:
+        """Whether it is done with: posted, refused, or too old to be tried again."""
         try:
             await self._cluster.post_event(subject, event, at, self._instance)
-        except ClusterError as error:  # a namespace that is being deleted refuses events
-            logger.warning("%s/%s: %s", subject.namespace, subject.name, error)
+        except ConflictError:
+            return True  # it was posted, and the answer got lost
+        except ClusterError as error:
+            away = error.status is None or error.status == 429 or error.status >= 500
+            if away and (datetime.now(UTC) - at).total_seconds() < _OLD:
+                return False
+            logger.warning("%s/%s: %s", subject.namespace, subject.name, error)  # so does a namespace that is deleted
+        return True

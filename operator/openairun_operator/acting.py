@@ -464,8 +464,11 @@ class Actor:
         if farewell and farewell != entry.farewell:  # else it is said, and the finalizer could not be removed yet
             entry.farewell = farewell
             self._events.emit(run, farewell)
+            api = run.record.api if run.record else run.api
             if orphan:
-                self._metrics.orphaned(run.record.api if run.record else run.api)
+                self._metrics.orphaned(api)
+            if (seen := entry.known.observation) and seen.usage and not st.finished(run.status):
+                self._metrics.used(api, seen.usage)  # no status tells of it
         if entry.vanished or not (body := await self._cluster.release(run)):
             return
         if run.deleted_at:

@@ -601,6 +601,40 @@ def counted(world: World, name: str, **labels: str) -> float:
     return world.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
+@pytest.mark.parametrize("status", ["completed", "failed", "incomplete", "expired"])
+async def test_a_run_that_was_over_when_it_was_to_be_cancelled_is_not_called_cancelled(
+    world: World, status: str
+) -> None:
+    """A paid answer was reported as a cancel, and its tokens not at all."""
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.wire.status = status
+    world.wire.cancel = world.wire.observe  # type: ignore[method-assign]
+    world.reconciler.saw("MODIFIED", world.api.change(lambda body: body["metadata"].update(DELETING)))
+    await world.work()
+    assert world.api.body is None
+    said = world.events[-1]
+    assert (said.type, said.reason) == ("Normal", status.capitalize())
+    assert said.message == f"Run resp_1 was over before it could be cancelled ({status}): what it made is at OpenAI"
+    assert counted(world, "openairun_tokens_total", api="Responses", type="prompt") == 3 * (status == "completed")
+
+
+async def test_of_a_run_that_was_shown_to_be_over_nothing_more_is_said_at_its_deletion(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    world.wire.status = "completed"
+    await world.work()
+    world.now += timedelta(seconds=10)
+    world.api.refuse = []
+    await world.work()
+    assert [event.reason for event in world.events] == ["Created", "Completed"]
+    held = world.api.change(lambda body: body["metadata"].update(DELETING, finalizers=[FINALIZER]))
+    world.reconciler.saw("MODIFIED", held)
+    await world.work()
+    assert world.api.body is None
+    assert [event.reason for event in world.events] == ["Created", "Completed"]
+    assert counted(world, "openairun_tokens_total", api="Responses", type="prompt") == 3
+
+
 async def test_a_finished_run_that_is_shown_as_going_is_put_right(world: World) -> None:
     """So might a write leave it that came late, of another operator."""
     world.reconciler.saw("ADDED", world.api.sent[0])

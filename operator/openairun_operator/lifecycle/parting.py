@@ -1,8 +1,8 @@
 """What is said of a resource that is deleted and let go."""
 
 from openairun_operator.api.reasons import Reason
+from openairun_operator.lifecycle import phase, turns
 from openairun_operator.lifecycle import status as st
-from openairun_operator.lifecycle import turns
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Knowledge
 from openairun_operator.lifecycle.ledger import Claimed
@@ -17,9 +17,13 @@ def words(run: Run, known: Knowledge, orphan: str | None, *, vanished: bool) -> 
         message = f"The resource is deleted, and its end was not seen: {orphan} may still go at OpenAI"
         return Event("Warning", Reason.ORPHANED, message)
     seen = known.observation
-    if known.cancelled and run.record and seen:
+    if run.record and seen and not st.finished(run.status):
         named = turns.named(run.record) if run.record.id else seen.id  # it may never have been written down
-        return Event("Normal", Reason.CANCELLED, f"Run {named} was cancelled")
+        if (how := phase.of(seen.status)) in phase.TERMINAL - {phase.CANCELLED}:
+            words = f"Run {named} was over before it could be cancelled ({seen.status}): what it made is at OpenAI"
+            return Event("Normal", Reason(how), words)
+        if known.cancelled:
+            return Event("Normal", Reason.CANCELLED, f"Run {named} was cancelled")
     if run.record and _left_alone(run, known):
         named, token = turns.named(run.record), run.record.token
         what = f"run {named}" if run.record.id else f"a run with {token} in its metadata"

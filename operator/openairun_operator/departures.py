@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-_CROWD: Final = 10
+_CROWD: Final = 40
 _AT_ONCE: Final = 2.0
 """Seconds within which so many deletions make a crowd."""
 _LONGEST: Final = 120.0
@@ -51,6 +51,13 @@ class Departures:
     def gone(self, uid: str) -> None:
         """It has gone, or something else is to be done with it first."""
         self._held.pop(uid, None)
+
+    def all_free(self) -> list[str]:
+        """Whoever is held back, and may be let go now: nobody will be there to do it later."""
+        held = [uid for uid, held in self._held.items() if not held.free]
+        for uid in held:
+            self._held[uid].free = True
+        return held
 
     def due(self) -> list[str]:
         """Who may be let go now, and was not named before. What is known of crowds that are over is forgotten."""

@@ -237,16 +237,18 @@ class Reconciler:
         return None
 
     async def drain(self, limit: float) -> None:
-        """Wait for creates that were sent, have their ids recorded, and let go of claims that were not sent.
+        """Wait for creates that were sent, have their ids recorded, let go those that were held back, whose runs nobody
+        else knows to be over, and let go of claims that were not sent.
 
-        At most `limit` seconds for the first two, but that the second has 5 s in any case.
+        At most `limit` seconds for the first, and what is left of it for the next two, but these have 5 s in any case.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + limit
         await self._actor.drain(limit)
-        unwritten = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.unwritten(entry)]
-        if unwritten:
-            tasks = [asyncio.create_task(each) for each in unwritten]
+        last = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.unwritten(entry)]
+        last += [self._let_go(uid) for uid in self._departures.all_free()]
+        if last:
+            tasks = [asyncio.create_task(each) for each in last]
             await asyncio.wait(tasks, timeout=max(end - loop.time(), _LAST_WRITES))
         for uid, entry in self._unsettled():
             if entry.vanished:  # the next operator knows nothing of it
@@ -257,6 +259,12 @@ class Reconciler:
     def _unsettled(self) -> list[tuple[str, Entry]]:
         """Those of which something may still have to be written."""
         return [(uid, entry) for uid, entry in self._store if entry.vanished or not entry.calm]
+
+    async def _let_go(self, uid: str) -> None:
+        try:
+            await self.work(uid)
+        except TryAgainError as error:
+            logger.warning("%s", error)
 
     async def _write_down(self, entry: Entry) -> None:
         """Have an answer recorded that a restart would lose."""

@@ -552,21 +552,41 @@ async def test_many_deletions_at_a_server_that_hangs_keep_no_others_waiting_and_
     assert (BLUE, "blue-key") in town.servers.of("cancel")
     assert not town.there("other", "b0")
     await town.passes(60)
-    assert len(town.servers.of("cancel")) < 32 + 1 + 4 * 8, "it is known to be slow"
+    assert len(town.servers.of("cancel")) <= 3 * 32 + 1
     await town.passes(160)
     assert not any(town.there("team", f"r{number}") for number in range(400))
 
 
+async def delete_many(town: Town, count: int) -> list[str]:
+    """So many at once, all of them cancelled when this returns; the names of those that are still there."""
+    names = [f"r{number}" for number in range(count)]
+    await queue(town, count, names)
+    await town.until(lambda: len(town.servers.creates()) == count)
+    for name in names:
+        town.delete("team", name)
+        await town.passes(0.02)
+    assert len(town.servers.of("cancel")) == count
+    return left(town, names)
+
+
+def left(town: Town, names: list[str]) -> list[str]:
+    return [name for name in names if town.there("team", name)]
+
+
 async def test_of_many_deletions_all_are_cancelled_before_any_is_let_go_and_their_room_is_free(town: Town) -> None:
-    await queue(town, 60, [f"r{number}" for number in range(60)])
-    await town.until(lambda: len(town.servers.creates()) == 60)
-    for number in range(60):
-        town.delete("team", f"r{number}")
-        await town.passes(0.05)
-    assert len(town.servers.of("cancel")) == 60
-    assert sum(town.there("team", f"r{number}") for number in range(60)) >= 45
+    held = await delete_many(town, 100)
+    assert len(held) >= 55
     assert town.reconciler.counts("team", "red") == (0, 0)
-    await town.until(lambda: not any(town.there("team", f"r{number}") for number in range(60)), 4)
+    await town.until(lambda: not left(town, held), 4)
+
+
+async def test_who_is_held_back_when_the_operator_stops_is_let_go_first(town: Town) -> None:
+    """Nobody else knows that their runs are over: without the key, the next operator called them orphans."""
+    held = await delete_many(town, 100)
+    assert len(held) >= 55
+    await town.stop()
+    await town.reconciler.drain(5)
+    assert not left(town, held)
 
 
 async def test_many_deletions_are_cancelled_one_after_the_other_without_a_pause(town: Town) -> None:

@@ -25,20 +25,20 @@ def departures(time: Time) -> Departures:
     return Departures(time)
 
 
-def crowd(departures: Departures, namespace: str = "team", count: int = 10) -> None:
+def crowd(departures: Departures, namespace: str = "team", count: int = 40) -> None:
     for _ in range(count):
         departures.deleted(namespace)
 
 
-def test_nine_at_once_are_no_crowd(departures: Departures) -> None:
-    crowd(departures, count=9)
+def test_39_at_once_are_no_crowd(departures: Departures) -> None:
+    crowd(departures, count=39)
     assert not departures.held("a", "team")
 
 
-def test_ten_within_more_than_two_seconds_are_no_crowd(departures: Departures, time: Time) -> None:
-    for _ in range(20):
+def test_40_within_more_than_two_seconds_are_no_crowd(departures: Departures, time: Time) -> None:
+    for _ in range(80):
         departures.deleted("team")
-        time.now += 0.23
+        time.now += 0.052
     assert not departures.held("a", "team")
 
 
@@ -81,6 +81,15 @@ def test_nobody_is_held_for_more_than_two_minutes(departures: Departures, time: 
     assert departures.due() == ["a"]
     assert not departures.held("a", "team")
     assert departures.held("b", "team")
+
+
+def test_all_may_go_at_once_when_nobody_is_there_to_let_them_go_later(departures: Departures) -> None:
+    crowd(departures)
+    for uid in "abc":
+        assert departures.held(uid, "team")
+    assert departures.all_free() == ["a", "b", "c"]
+    assert not departures.held("a", "team")
+    assert departures.all_free() == []
 
 
 def test_a_crowd_holds_nobody_in_another_namespace(departures: Departures) -> None:

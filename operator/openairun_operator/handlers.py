@@ -24,7 +24,8 @@ def register(
     drain: float,
     stop_flag: asyncio.Event,
 ) -> None:
-    """Register all handlers. `background` runs as long as kopf does; creates get `drain` seconds at the end.
+    """Register all handlers. `background` runs as long as kopf does, the last of it until all is done; creates get
+    `drain` seconds at the end.
 
     `stop_flag` is the one that kopf runs with.
     """
@@ -44,10 +45,9 @@ def register(
     async def stop(**_: Any) -> None:
         # An error ends kopf without it, and then kopf waits 5 s for its own task that waits for the flag.
         stop_flag.set()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(*tasks[:-1])
         await reconciler.drain(drain)
+        await _end(*tasks[-1:])  # what was done meanwhile is said too
 
     # Without PERMANENT, kopf would retry inside the request, which then hangs.
     @kopf.on.probe(registry=registry, id="scheduler", errors=kopf.ErrorsMode.PERMANENT)
@@ -73,6 +73,12 @@ def watch_providers(registry: kopf.OperatorRegistry, providers: Providers, *, na
         @kopf.on.event("", "v1", "namespaces", registry=registry)
         async def saw_namespace(event: kopf.RawEvent, **_: Any) -> None:
             providers.saw_namespace(event["type"], event["object"])
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _supervise(name: str, run: Background) -> None:

@@ -17,6 +17,7 @@ import kopf
 import pytest
 from kopf._cogs.clients import watching
 from kopf._cogs.structs import references
+from kopf._core.intents.causes import Activity
 from kubernetes.aio import client
 from reconciling import World
 
@@ -83,6 +84,34 @@ def test_kopf_has_nothing_to_do_on_an_object_but_to_show_it(registry: kopf.Opera
     assert PLURAL in repr(saw.selector)
     # A filter on a field would bring that field into a diff, and keep some versions from us.
     assert {saw.when, saw.field, saw.value, saw.labels, saw.annotations} == {None}
+
+
+async def test_at_the_end_events_are_posted_until_all_is_done(watched: Watched) -> None:
+    """What the last steps had to say was told to nobody."""
+    order: list[str] = []
+
+    def until_cancelled(name: str) -> Callable[[], Any]:
+        async def run() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                order.append(name)
+
+        return run
+
+    async def drain(limit: float) -> None:
+        order.append("drain")
+
+    watched.drain = drain  # type: ignore[method-assign]
+    background = {name: until_cancelled(name) for name in ("scheduler", "sweep", "events")}
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, cast(Any, watched), background, 1.0, asyncio.Event())
+    activities = {handler.activity: handler.fn for handler in registry._activities.get_all_handlers()}
+    start, stop = (activities[each] for each in (Activity.STARTUP, Activity.CLEANUP))
+    await cast(Any, start)(settings=kopf.OperatorSettings())
+    await asyncio.sleep(0)
+    await cast(Any, stop)()
+    assert order == ["scheduler", "sweep", "drain", "events"]
 
 
 def test_nothing_is_registered_for_all_operators_of_a_process() -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,6 @@ class Contestant:
     program: Sequence[str]
     """After the interpreter; the namespace comes after it, then `arguments`."""
     arguments: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, directory: Path, namespace: str, url: str, interval: float) -> Operator:
         """Start it in `directory`, where its kubeconfig lies. It asks OpenAI at `url`."""

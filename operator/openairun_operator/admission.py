@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from openairun_operator.acting import Providers
+from openairun_operator.buckets import Bucket
 from openairun_operator.calls import Calls, Purpose
 from openairun_operator.lifecycle import adopting
 from openairun_operator.lifecycle.actions import Action, Adopt, Cancel, Claim, Create, Decision, Find, Observe, Submit
@@ -20,6 +21,8 @@ _AGAIN: Final = 5.0
 _IN_LINE: Final = 30.0
 """The same of one that waits for its turn to call, and is woken then."""
 _FULL: Final = 1.0
+_RETURNS: Final = 50.0
+"""How many come back in a second: more than calls end, if each takes long and there are 80."""
 
 
 def crew(namespace: str, provider: str) -> str:
@@ -49,6 +52,8 @@ class Admission:
         self._providers = providers
         self._slots = Slots(wake)
         self._calls = Calls(wake, clock)
+        self._own = Bucket(60 * _RETURNS, 1, clock)
+        """Those who come back to see whether the operator's own server has room: they may be thousands."""
         self.open = self._slots.open
 
     def note(self, run: Run, decision: Decision, facts: Facts) -> None:
@@ -131,8 +136,8 @@ class Admission:
 
     def in_line(self, entry: Entry, name: str) -> float:
         """Seconds until the provider may be asked for what saves no money."""
-        if self._calls.is_full(crew(entry.namespace, name), Purpose.LOOK):
-            return _FULL
+        if self._calls.is_full(its := crew(entry.namespace, name), Purpose.LOOK):
+            return min(max(self._own.due(self._own.take()), _FULL), _IN_LINE) if its == OWN else _FULL
         bucket = self._providers.bucket(entry.namespace, name)
         if bucket is None:
             return 0.0
@@ -154,7 +159,8 @@ class Admission:
             case _:
                 yield
                 return
-        self._calls.begins(run.uid, its, Purpose.of(ending=ending, deletion=run.deleted_at is not None))
+        asks = isinstance(action, Adopt | Observe | Find | Cancel)  # the others write to the API server, too
+        self._calls.begins(run.uid, its, Purpose.of(ending=ending, deletion=run.deleted_at is not None), tells=asks)
         claimed = False
         try:
             yield

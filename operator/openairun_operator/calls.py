@@ -4,6 +4,7 @@ Those whose calls are counted together are a crew: all providers of a namespace,
 runs are counted apart from the others, and those of deletions, which have workers of their own, apart from these.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
@@ -13,6 +14,8 @@ from openairun_operator.lifecycle.provider import OWN
 
 _SLOW: Final = 3.0
 """Seconds that a call takes at a server that is slow."""
+_LONG_AGO: Final = 60.0
+"""Seconds after which a slow answer says nothing more of a server."""
 _OF_SLOW: Final = 0.75
 """The part of all calls for a purpose that is for slow servers, of all namespaces together."""
 
@@ -59,8 +62,8 @@ class Calls:
         """When the calls of a kind did, by uid, the first one first."""
         self._others: Counter[Purpose] = Counter()
         """Those of all namespaces together."""
-        self._slow: set[_Kind] = set()
-        """Kinds of which the last call that ended was slow."""
+        self._slow: dict[_Kind, float] = {}
+        """Kinds of which the last answer was slow, and when it came."""
         self._lines: dict[_Line, dict[str, None]] = {}
         """Who waits, in order: the line whose turn is next is the first."""
         self._waiting: dict[str, _Line] = {}
@@ -68,11 +71,11 @@ class Calls:
     def __contains__(self, uid: str) -> bool:
         return uid in self._under_way
 
-    def begins(self, uid: str, crew: str, purpose: Purpose) -> None:
-        """A call is under way, instead of the one before."""
+    def begins(self, uid: str, crew: str, purpose: Purpose, *, tells: bool = True) -> None:
+        """A call is under way, instead of the one before. `tells`: how long it takes is the server's doing alone."""
         self.ends(uid)
         kind = self._under_way[uid] = _Kind(crew, purpose)
-        self._began.setdefault(kind, {})[uid] = self._clock()
+        self._began.setdefault(kind, {})[uid] = self._clock() if tells else math.inf
         if crew != OWN:
             self._others[purpose] += 1
 
@@ -86,7 +89,8 @@ class Calls:
             del self._began[kind]
         if kind.crew != OWN:
             self._others[kind.purpose] -= 1
-        (self._slow.add if self._clock() - began >= _SLOW else self._slow.discard)(kind)
+        if began < math.inf:
+            self._judge(kind, self._clock() - began)
         if kind.purpose is not Purpose.LOOK:
             self._wake_some()
 
@@ -101,10 +105,17 @@ class Calls:
             return True
         return not over and self._is_slow(kind) and self._of_slow(purpose) >= of_all * _OF_SLOW
 
+    def _judge(self, kind: _Kind, took: float) -> None:
+        now = self._clock()
+        self._slow = {each: at for each, at in self._slow.items() if now - at < _LONG_AGO and each != kind}
+        if took >= _SLOW:
+            self._slow[kind] = now
+
     def _is_slow(self, kind: _Kind) -> bool:
         """Whether the last answer took long, or one is awaited for long."""
-        going = self._began.get(kind)
-        return kind in self._slow or (going is not None and self._clock() - next(iter(going.values())) >= _SLOW)
+        now = self._clock()
+        going = self._began.get(kind, {}).values()
+        return now - self._slow.get(kind, -math.inf) < _LONG_AGO or now - min(going, default=math.inf) >= _SLOW
 
     def _of_slow(self, purpose: Purpose) -> int:
         kinds = [kind for kind in self._began if kind.purpose is purpose and kind.crew != OWN and self._is_slow(kind)]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from providing import BLUE, CONFIG_MAPS, NO_ANSWER, OWN, OWN_KEY, RED, RUNS, Town, slow_down
 from providing import town as town
 
 from openairun_operator.api.names import RECORD_ANNOTATION
+from openairun_operator.calls import Purpose
 from openairun_operator.kube.cluster import ClusterError, RefusedError
+from openairun_operator.lifecycle import provider
 from openairun_operator.lifecycle.run import Run
 
 NAMES = [f"r{number}" for number in range(6)]
@@ -651,3 +654,17 @@ async def test_a_record_that_a_user_wrote_takes_no_room(town: Town, state: str) 
     await town.start()
     await town.passes(5)
     assert town.servers.creates() == ["honest"]
+
+
+async def test_who_waits_for_the_operators_own_server_comes_back_seldom_if_they_are_many(town: Town) -> None:
+    """Each is decided upon when it comes back: a thousand a second took all of the processor."""
+    await town.start()
+    admission = town.reconciler._admission
+    for number in range(81):
+        admission._calls.begins(f"look {number}", provider.OWN, Purpose.LOOK)
+    admission._calls._slow[admission._calls._under_way["look 0"]] = asyncio.get_running_loop().time()
+    entry = cast(Any, SimpleNamespace(namespace="team", uid="x", place=None))
+    pauses = [admission.in_line(entry, provider.OWN) for _ in range(3000)]
+    assert pauses[0] == 1
+    assert sum(pause < 10 for pause in pauses) <= 501
+    assert max(pauses) == 30

@@ -73,6 +73,34 @@ def test_the_operators_own_leave_workers_to_others_while_they_are_slow(purpose: 
     assert not scene.calls.is_full(OWN, purpose), "it is quick again"
 
 
+def test_what_the_api_server_takes_says_nothing_of_openais() -> None:
+    scene = Scene()
+    for number in range(81):
+        scene.calls.begins(f"claim {number}", OWN, LOOK, tells=False)
+    scene.now += 10
+    assert not scene.calls.is_full(OWN, LOOK)
+    scene.begin(OWN, 2, LOOK)
+    scene.answered(OWN, 1, LOOK, after=3)
+    assert scene.calls.is_full(OWN, LOOK)
+    scene.calls.ends("claim 0")
+    assert scene.calls.is_full(OWN, LOOK), "a quick claim is no quick answer"
+
+
+def test_a_slow_answer_is_forgotten_after_a_minute() -> None:
+    scene = Scene()
+    scene.begin(OWN, 1, LOOK)
+    scene.answered(OWN, 1, LOOK, after=3)
+    scene.now += 57
+    scene.begin(OWN, 80, LOOK)
+    scene.now += 2
+    assert scene.calls.is_full(OWN, LOOK)
+    scene.now += 0.9
+    assert scene.calls.is_full(OWN, LOOK)
+    scene.begin(OWN, 80, LOOK)
+    scene.now += 0.2
+    assert not scene.calls.is_full(OWN, LOOK)
+
+
 def test_slow_servers_leave_a_quarter_of_all_calls_to_quick_ones() -> None:
     scene = Scene()
     for crew in "ab":

@@ -181,16 +181,31 @@ async def test_a_server_that_hangs_holds_up_neither_the_work_nor_memory(
     assert 5000 <= len(posts.taken) <= 10_000
 
 
-REFUSED = ClusterError("post an event", 403, "the namespace is being deleted")
-AWAY = [ClusterError("post an event", status, "away") for status in (None, 429, 500, 503)]
+def error(status: int | None, message: str = "trouble") -> ClusterError:
+    return (ConflictError if status == 409 else ClusterError)("post an event", status, message)
 
 
-@pytest.mark.parametrize("error", [REFUSED, ConflictError("post an event", 409, "it is there already")])
-async def test_one_that_is_refused_keeps_no_other_waiting(events: Events, posts: Posts, error: ClusterError) -> None:
+@pytest.mark.parametrize(
+    ("refusal", "tries"),
+    [
+        (error(403, "the namespace is being deleted"), 1),
+        (error(404, "there is no such namespace"), 1),
+        (error(409, 'events "x" already exists'), 1),
+        (error(409, "the quota was changed meanwhile"), 4),
+        (error(429), 4),
+        (error(500, "failed calling webhook"), 4),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("quick")
+async def test_one_that_is_refused_keeps_no_other_waiting(
+    events: Events, posts: Posts, refusal: ClusterError, tries: int
+) -> None:
     async with posting(events):
-        posts.refuse = error
+        posts.refuse = refusal
         events.emit(run(1), told("a"))
         await settle()
+        assert posts.tries == tries
         posts.refuse = None
         posts.open.set()
         events.emit(run(1), told("b"))
@@ -204,15 +219,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("error", AWAY)
-async def test_while_the_api_server_is_away_events_wait(events: Events, posts: Posts, error: ClusterError) -> None:
+@pytest.mark.parametrize("status", [None, 503])
+async def test_while_the_api_server_is_away_events_wait(events: Events, posts: Posts, status: int | None) -> None:
     """What may go at OpenAI for ever was told to nobody."""
-    posts.refuse = error
+    posts.refuse = error(status)
     async with posting(events):
         for message in "abc":
             events.emit(run(1), told(message))
         await settle()
-        assert posts.tries > 3
+        assert posts.tries > 4
         posts.refuse = None
         posts.open.set()
         await settle()
@@ -230,33 +245,71 @@ async def test_what_cannot_be_posted_for_a_quarter_of_an_hour_is_given_up(
 
     ahead = timedelta(0)
     monkeypatch.setattr("openairun_operator.kube.events.datetime", Later)
-    posts.refuse = AWAY[-1]
+    posts.refuse = error(503, "away")
     async with posting(events):
         events.emit(run(1), told("a"))
         await settle()
-        assert "away" not in caplog.text
+        assert caplog.text.count("away; trying again") == caplog.text.count("away") == 1
         ahead = timedelta(minutes=15)
         await settle()
-        assert caplog.text.count("away") == 1
+        assert caplog.text.count("away") == 2
         assert posts.tries > 2
         tries = posts.tries
         await settle()
     assert posts.tries == tries
 
 
-async def test_one_that_waits_for_the_api_server_at_the_end_is_tried_once_more(
-    events: Events, posts: Posts, caplog: pytest.LogCaptureFixture
-) -> None:
-    posts.refuse = AWAY[0]
+async def test_one_that_waits_for_the_api_server_at_the_end_is_tried_once_more(events: Events, posts: Posts) -> None:
+    posts.refuse = error(None)
     posts.open.set()
     async with posting(events):
         events.emit(run(1), told("a"))
         await settle()
         posts.refuse = None
     assert posts.taken == [("x1", "a")]
-    posts.refuse = AWAY[0]
+
+
+async def test_what_is_not_posted_at_the_end_is_when_kopf_only_begins_anew(
+    events: Events, posts: Posts, caplog: pytest.LogCaptureFixture
+) -> None:
+    posts.refuse = error(None)
     async with posting(events):
-        events.emit(run(1), told("b"))
-        events.emit(run(1), told("c"))
+        for message in "abc":
+            events.emit(run(1), told(message))
         await settle()
-    assert "2 events are not posted" in caplog.text
+    assert "3 events are not posted yet" in caplog.text
+    posts.refuse = None
+    posts.open.set()
+    async with posting(events):
+        await settle()
+    assert posts.taken == [("x1", "a"), ("x1", "b"), ("x1", "c")]
+
+
+async def test_one_whose_post_hangs_at_the_end_is_counted_and_kept(
+    events: Events, posts: Posts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openairun_operator.kube.events._FLUSH", 0.01)
+    async with posting(events):
+        events.emit(run(1), told("a"))
+        events.emit(run(1), told("b"))
+        await settle()
+    assert "2 events are not posted yet" in caplog.text
+    posts.open.set()
+    async with posting(events):
+        await settle()
+    assert posts.taken == [("x1", "a"), ("x1", "b")]
+
+
+def test_no_two_events_have_the_same_time(events: Events, posts: Posts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are named by it."""
+
+    class Still(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(2026, 11, 21, tzinfo=UTC)
+
+    monkeypatch.setattr("openairun_operator.kube.events.datetime", Still)
+    for _ in range(3):
+        events.emit(run(1), told("a"))
+    waiting = [line.get_nowait()[2] for line in events._lines for _ in range(line.qsize())]
+    assert len(set(waiting)) == 3

@@ -8,7 +8,7 @@ import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 from urllib.parse import quote
@@ -80,6 +80,9 @@ class RefusedError(ClusterError):
 
 class GoneError(ClusterError):
     """There is no such object any more, or another one bears its name."""
+
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 def _decoded(text: bytes) -> Any:
@@ -339,7 +342,7 @@ class Cluster:
     async def post_event(self, subject: Subject, event: Event, at: datetime, instance: str) -> None:
         """Show `event`, which was at `at`, with the resource. Raises ConflictError if it is shown already."""
         # Named by its time, as client-go does it: posted again, since no answer came, it stands there once.
-        name = f"{subject.name[:200].rstrip('.-')}.{int(at.timestamp() * 1_000_000):x}"
+        name = f"{subject.name[:200].rstrip('.-')}.{(at - _EPOCH) // timedelta(microseconds=1):x}"
         when = f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         body = {
             "metadata": {"name": name, "namespace": subject.namespace},

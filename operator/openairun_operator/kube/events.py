@@ -1,10 +1,11 @@
 """Events: posted in the background, in order for each resource, and never in the way of the work."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from openairun_operator.buckets import Bucket
@@ -29,11 +30,17 @@ _YIELD: Final = 1.0
 API server half of what it takes to end a run.
 """
 _FEW: Final = 25
+_THERE: Final = "already exists"
+"""In what the API server says with 409 of an object's name; it says 409 of a quota too."""
 _FLUSH: Final = 3.0
 _AGAIN: Final = 1.0, 15.0
 """Seconds until an Event that could not be posted is posted again, at first and at most."""
 _OLD: Final = 900.0
-"""Seconds after which one that cannot be posted is given up, lest it keep the others of its line waiting for ever."""
+"""Seconds after which one is given up while the API server is away."""
+_TRIES: Final = 4
+"""How often one is posted that the API server answers with trouble: perhaps it has some with this one alone, and others
+of other namespaces wait behind it.
+"""
 
 
 class Events:
@@ -49,6 +56,8 @@ class Events:
         self._instance = instance
         self._lines: list[_Line] = [asyncio.Queue(_WAITING) for _ in range(_LINES)]
         self._rate = Bucket(60 * _RATE, _BURST, time.monotonic)
+        self._last = datetime.now(UTC)
+        """The time of the last Event."""
 
     def emit(self, run: Run, event: Event) -> None:
         """Log the event, and post it soon."""
@@ -56,9 +65,15 @@ class Events:
         logger.log(level, "%s: %s: %s", run.key, event.reason, event.message)
         try:
             subject = Subject(run.namespace, run.name, run.uid)  # the run itself takes much more room
-            self._lines[hash(run.uid) % _LINES].put_nowait((subject, event, datetime.now(UTC)))
+            self._lines[hash(run.uid) % _LINES].put_nowait((subject, event, self._moment()))
         except asyncio.QueueFull:
             logger.warning("%s: too many events are waiting; this one is not posted", run.key)
+
+    def _moment(self) -> datetime:
+        """Now, and never the same twice: an Event is named by its time. A clock may be set back all the same."""
+        now, least = datetime.now(UTC), self._last + timedelta(microseconds=1)
+        self._last = least if timedelta(0) <= self._last - now < timedelta(seconds=1) else now
+        return self._last
 
     async def run(self) -> None:
         """Post until cancelled; then post what is left, for a few seconds."""
@@ -78,37 +93,43 @@ class Events:
         try:
             while True:
                 await self._turn(line)
-                waiting, posting = await line.get(), None
+                waiting, posting, tries = await line.get(), None, 1
                 pause, most = _AGAIN
-                while not await asyncio.shield(posting := asyncio.ensure_future(self._post(*waiting))):
+                while not await asyncio.shield(posting := asyncio.ensure_future(self._post(waiting, tries))):
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, most)
+                    pause, tries = min(2 * pause, most), tries + 1
                 waiting = None
         except asyncio.CancelledError:
-            left: list[_Waiting] = []
-            try:
+            left = [each for each in (waiting, *(line.get_nowait() for _ in range(line.qsize()))) if each]
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH):
-                    if waiting and not (posting and await posting):
-                        left.append(waiting)
-                    left += [line.get_nowait() for _ in range(line.qsize())]
-                    left.sort(key=lambda each: each[1].type == "Normal")  # warnings first: time may be short
-                    while left and await self._post(*left[0]):
+                    if waiting and posting and await posting:
                         del left[0]
-            except TimeoutError:
-                pass
+                    left.sort(key=lambda each: each[1].type == "Normal")  # warnings first: time may be short
+                    while left and await self._post(left[0], _TRIES):
+                        del left[0]
+            with contextlib.suppress(asyncio.QueueFull):
+                for each in left:  # kopf may only begin anew
+                    line.put_nowait(each)
             if left:
-                logger.warning("%d events are not posted", len(left))
+                logger.warning("%d events are not posted yet", len(left))
             raise
 
-    async def _post(self, subject: Subject, event: Event, at: datetime) -> bool:
-        """Whether it is done with: posted, refused, or too old to be tried again."""
+    async def _post(self, waiting: _Waiting, tries: int) -> bool:
+        """Whether it is done with: posted, refused, or tried for long enough."""
+        subject, event, at = waiting
         try:
             await self._cluster.post_event(subject, event, at, self._instance)
-        except ConflictError:
-            return True  # it was posted, and the answer got lost
         except ClusterError as error:
-            away = error.status is None or error.status == 429 or error.status >= 500
-            if away and (datetime.now(UTC) - at).total_seconds() < _OLD:
-                return False
-            logger.warning("%s/%s: %s", subject.namespace, subject.name, error)  # so does a namespace that is deleted
+            if isinstance(error, ConflictError) and _THERE in str(error):
+                return True  # it was posted, and the answer got lost
+            if error.status in (None, 503):
+                again = datetime.now(UTC) - at < timedelta(seconds=_OLD)
+            else:  # a namespace that is being deleted answers with 403, and one that has gone with 404
+                passing = error.status in (401, 409, 429) or (error.status or 0) >= 500
+                again = passing and tries < _TRIES
+            if tries == 1 or not again:
+                more = "; trying again" if again else ""
+                logger.warning("%s/%s: %s%s", subject.namespace, subject.name, error, more)
+            return not again
         return True

@@ -464,17 +464,24 @@ class Actor:
         if farewell and farewell != entry.farewell:  # else it is said, and the finalizer could not be removed yet
             entry.farewell = farewell
             self._events.emit(run, farewell)
-            api = run.record.api if run.record else run.api
             if orphan:
-                self._metrics.orphaned(api)
-            if (seen := entry.known.observation) and seen.usage and not st.finished(run.status):
-                self._metrics.used(api, seen.usage)  # no status tells of it
-        if entry.vanished or not (body := await self._cluster.release(run)):
+                self._metrics.orphaned(run.record.api if run.record else run.api)
+        if entry.vanished:
+            self._count_tokens(entry)
+            return
+        if not (body := await self._cluster.release(run)):
             return
         if run.deleted_at:
+            self._count_tokens(entry)
             entry.pass_over(body)
         else:
             entry.take(body)
+
+    def _count_tokens(self, entry: Entry) -> None:
+        """Those of a run that has gone with its resource, as far as they were seen: no status tells of them."""
+        record, seen = entry.run.record, entry.known.observation
+        if record and seen and parting.untold(entry.run) and (usage := turns.add(record.spent, seen.usage)):
+            self._metrics.used(record.api, usage)
 
     async def delete(self, entry: Entry, message: str) -> None:
         """Delete the resource itself."""

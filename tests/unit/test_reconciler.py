@@ -16,6 +16,7 @@ from openairun_operator import elsewhere, reconciler, store
 from openairun_operator.api.names import FINALIZER, RECORD_ANNOTATION
 from openairun_operator.api.reasons import Reason
 from openairun_operator.kube.cluster import ClusterError, GoneError, RefusedError
+from openairun_operator.lifecycle import phase
 from openairun_operator.lifecycle.failure import Failure, Outcome
 from openairun_operator.lifecycle.observation import Call, RunObservation, RunRef
 from openairun_operator.lifecycle.run import Run, dump_record, parse
@@ -601,11 +602,14 @@ def counted(world: World, name: str, **labels: str) -> float:
     return world.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-@pytest.mark.parametrize("status", ["completed", "failed", "incomplete", "expired"])
+ENDS = ["completed", "failed", "incomplete", "expired", "completed\n\u202e" + "\xe9" * 5000]
+
+
+@pytest.mark.parametrize("status", ENDS, ids=lambda status: status[:10])
 async def test_a_run_that_was_over_when_it_was_to_be_cancelled_is_not_called_cancelled(
     world: World, status: str
 ) -> None:
-    """A paid answer was reported as a cancel, and its tokens not at all."""
+    """A paid answer was reported as a cancel, and its tokens not at all. What the server calls it is not repeated."""
     world.reconciler.saw("ADDED", world.api.sent[0])
     await world.work()
     world.wire.status = status
@@ -614,8 +618,10 @@ async def test_a_run_that_was_over_when_it_was_to_be_cancelled_is_not_called_can
     await world.work()
     assert world.api.body is None
     said = world.events[-1]
-    assert (said.type, said.reason) == ("Normal", status.capitalize())
-    assert said.message == f"Run resp_1 was over before it could be cancelled ({status}): what it made is at OpenAI"
+    how = phase.of(status)
+    assert (said.type, said.reason) == ("Normal", how)
+    words = f"Run resp_1 was over ({how}) when its resource was deleted: what it made is at OpenAI"
+    assert said.message == words
     assert counted(world, "openairun_tokens_total", api="Responses", type="prompt") == 3 * (status == "completed")
 
 
@@ -633,6 +639,30 @@ async def test_of_a_run_that_was_shown_to_be_over_nothing_more_is_said_at_its_de
     assert world.api.body is None
     assert [event.reason for event in world.events] == ["Created", "Completed"]
     assert counted(world, "openairun_tokens_total", api="Responses", type="prompt") == 3
+
+
+async def test_of_a_run_that_made_way_for_another_nothing_more_is_said_at_the_deletion(world: World) -> None:
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.wire.status = "completed"
+
+    def another(body: Body) -> None:
+        body["metadata"]["generation"] = 2
+        body["spec"]["model"] = "another"
+
+    world.wire.cancel = world.wire.observe  # type: ignore[method-assign]
+    world.reconciler.saw("MODIFIED", world.api.change(another))
+    world.confirms = False  # so that the next one waits
+    await world.work()
+    assert [past["runID"] for past in world.status["history"]] == ["resp_1"]
+    said, used = list(world.events), counted(world, "openairun_tokens_total", api="Responses", type="prompt")
+    assert used == 3
+    held = world.api.change(lambda body: body["metadata"].update(DELETING))
+    world.reconciler.saw("MODIFIED", held)
+    await world.work()
+    assert world.api.body is None
+    assert world.events == said
+    assert counted(world, "openairun_tokens_total", api="Responses", type="prompt") == used
 
 
 async def test_a_finished_run_that_is_shown_as_going_is_put_right(world: World) -> None:

@@ -46,8 +46,10 @@ def register(
         # An error ends kopf without it, and then kopf waits 5 s for its own task that waits for the flag.
         stop_flag.set()
         await _end(*tasks[:-1])
-        await reconciler.drain(drain)
-        await _end(*tasks[-1:])  # what was done meanwhile is said too
+        try:
+            await reconciler.drain(drain)
+        finally:
+            await _end(*tasks[-1:])  # what was done meanwhile is said too
 
     # Without PERMANENT, kopf would retry inside the request, which then hangs.
     @kopf.on.probe(registry=registry, id="scheduler", errors=kopf.ErrorsMode.PERMANENT)
@@ -89,4 +91,6 @@ async def _supervise(name: str, run: Background) -> None:
             return
         except Exception:
             logger.exception("%s failed; starting it again", name)
+            if (task := asyncio.current_task()) and task.cancelling():
+                return  # it failed as it was ended
             await asyncio.sleep(1)

@@ -237,34 +237,39 @@ class Reconciler:
         return None
 
     async def drain(self, limit: float) -> None:
-        """Wait for creates that were sent, have their ids recorded, let go those that were held back, whose runs nobody
-        else knows to be over, and let go of claims that were not sent.
+        """Wait for creates that were sent, have their ids recorded, let go of claims that were not sent, and of those
+        that were held back: nobody else knows that their runs are over.
 
-        At most `limit` seconds for the first, and what is left of it for the next two, but these have 5 s in any case.
+        At most `limit` seconds for the first, and what is left of it, but 5 s in any case, for the second and the last.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + limit
         await self._actor.drain(limit)
-        last = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.unwritten(entry)]
-        last += [self._let_go(uid) for uid in self._departures.all_free()]
-        if last:
-            tasks = [asyncio.create_task(each) for each in last]
-            await asyncio.wait(tasks, timeout=max(end - loop.time(), _LAST_WRITES))
+        end = max(end, loop.time() + _LAST_WRITES)
+        unwritten = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.unwritten(entry)]
+        if unwritten:
+            tasks = [asyncio.create_task(each) for each in unwritten]
+            await asyncio.wait(tasks, timeout=end - loop.time())
         for uid, entry in self._unsettled():
             if entry.vanished:  # the next operator knows nothing of it
                 await self._release(uid, entry, left_behind(entry.run, self._facts(entry)))
             else:
                 await self._actor.unclaim(entry)
-
-    def _unsettled(self) -> list[tuple[str, Entry]]:
-        """Those of which something may still have to be written."""
-        return [(uid, entry) for uid, entry in self._store if entry.vanished or not entry.calm]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await asyncio.gather(*map(self._let_go, self._departures.all_free()))
 
     async def _let_go(self, uid: str) -> None:
         try:
             await self.work(uid)
         except TryAgainError as error:
             logger.warning("%s", error)
+        except Exception:
+            logger.exception("%s cannot be let go", uid)
+
+    def _unsettled(self) -> list[tuple[str, Entry]]:
+        """Those of which something may still have to be written."""
+        return [(uid, entry) for uid, entry in self._store if entry.vanished or not entry.calm]
 
     async def _write_down(self, entry: Entry) -> None:
         """Have an answer recorded that a restart would lose."""

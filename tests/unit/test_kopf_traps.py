@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import itertools
 import logging
@@ -86,7 +87,8 @@ def test_kopf_has_nothing_to_do_on_an_object_but_to_show_it(registry: kopf.Opera
     assert {saw.when, saw.field, saw.value, saw.labels, saw.annotations} == {None}
 
 
-async def test_at_the_end_events_are_posted_until_all_is_done(watched: Watched) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+async def test_at_the_end_events_are_posted_until_all_is_done(watched: Watched, fails: bool) -> None:
     """What the last steps had to say was told to nobody."""
     order: list[str] = []
 
@@ -101,6 +103,8 @@ async def test_at_the_end_events_are_posted_until_all_is_done(watched: Watched) 
 
     async def drain(limit: float) -> None:
         order.append("drain")
+        if fails:
+            raise LookupError("nobody expected that")
 
     watched.drain = drain  # type: ignore[method-assign]
     background = {name: until_cancelled(name) for name in ("scheduler", "sweep", "events")}
@@ -110,7 +114,8 @@ async def test_at_the_end_events_are_posted_until_all_is_done(watched: Watched) 
     start, stop = (activities[each] for each in (Activity.STARTUP, Activity.CLEANUP))
     await cast(Any, start)(settings=kopf.OperatorSettings())
     await asyncio.sleep(0)
-    await cast(Any, stop)()
+    with pytest.raises(LookupError) if fails else contextlib.nullcontext():
+        await cast(Any, stop)()
     assert order == ["scheduler", "sweep", "drain", "events"]
 
 

@@ -88,7 +88,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 def _decoded(text: bytes) -> Any:
     """JSON, as `json` reads it and in half the time: lists are most of what comes. Raises ValueError."""
     try:
-        return from_json(text)
+        return from_json(text, cache_strings="keys")  # the values of others are no use, and stay for ever
     except ValueError:
         return json.loads(text)  # it takes what is nested deeper than 200 levels too
 

@@ -119,6 +119,27 @@ async def test_at_the_end_events_are_posted_until_all_is_done(watched: Watched, 
     assert order == ["scheduler", "sweep", "drain", "events"]
 
 
+async def test_what_fails_as_it_is_ended_is_not_started_again(watched: Watched) -> None:
+    """The operator waited for it for ever."""
+    starts: list[int] = []
+
+    async def failing() -> None:
+        starts.append(1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if len(starts) == 1:
+                raise LookupError("at the end")
+
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, cast(Any, watched), {"scheduler": failing}, 1.0, asyncio.Event())
+    activities = {handler.activity: handler.fn for handler in registry._activities.get_all_handlers()}
+    await cast(Any, activities[Activity.STARTUP])(settings=kopf.OperatorSettings())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(cast(Any, activities[Activity.CLEANUP])(), 5)
+    assert len(starts) == 1
+
+
 def test_nothing_is_registered_for_all_operators_of_a_process() -> None:
     assert assembly  # it loads all there is
     assert kopf.get_default_registry()._watching.get_all_handlers() == []

@@ -104,6 +104,11 @@ class Trust:
             ) from None
 
 
+# What httpx2 loads for its first client, some fifty modules, is loaded here: amid the objects of a first burst it would
+# keep the memory of these from being given back.
+httpx2.AsyncHTTPTransport(verify=httpx2.create_ssl_context())
+
+
 class _Pool(DefaultAioHttpClient):
     """The SDK's client on aiohttp, for one trust.
 

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import random
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -225,8 +226,11 @@ class Reconciler:
         """What should have been attempted three intervals, a minute and the time of a request ago. None if all is well.
 
         A server that cannot be reached, or asks for patience, moves the time of the next attempt, and is no such case;
-        nor is one that lets a call wait, which has a time-out.
+        nor is one that lets a call wait, which has a time-out. Nor is an API server that answers nothing, and for which
+        hundreds stand in line: to start anew would not help.
         """
+        if time.monotonic() < self._cluster.unanswered + _STUCK:
+            return None
         for uid, late in self.scheduler.late(_STUCK):
             entry = self._store.get(uid)
             if entry is None or self._admission.is_calling(uid):

@@ -89,6 +89,7 @@ class ApiServer:
     """Objects by kind, namespace and name; `watches` are told of each change."""
 
     def __init__(self) -> None:
+        self.unanswered = float("-inf")
         self.objects: dict[tuple[str, str, str], Body] = {}
         self.watches: dict[str, Callable[[str | None, Body], None]] = {}
         self.reads: list[str] = []

@@ -33,6 +33,7 @@ class ApiServer:
 
     def __init__(self) -> None:
         self.version = 100
+        self.unanswered = float("-inf")
         self.writes: list[str] = []
         self.refuse: list[ClusterError] = []
         self.body: Body | None = {

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import json
 import re
+import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -333,3 +334,12 @@ async def test_an_event_that_is_posted_again_bears_the_name_that_it_had() -> Non
     names = [body["metadata"]["name"] for _, _, body in wire.sent]
     assert names[0] == names[1] != names[2]
     assert re.fullmatch(r"x{199}\.[0-9a-f]+", names[0]), "a name may not have two dots in a row"
+
+
+async def test_it_is_known_when_the_api_server_last_left_a_request_without_an_answer() -> None:
+    cluster = connected(Wire(refusal(500, "trouble"), TimeoutError()))
+    for unanswered in (False, True):
+        before = time.monotonic()
+        with pytest.raises(ClusterError):
+            await cluster.annotate(RUN, "{}")
+        assert (cluster.unanswered >= before) is unanswered

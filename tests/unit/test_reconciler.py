@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
@@ -709,6 +710,18 @@ async def test_a_resource_that_nobody_attended_to_for_long_fails_the_probe(
     assert world.reconciler.stuck() is None
     due = asyncio.get_running_loop().time() - 3 * 5 - 30 - 61
     monkeypatch.setitem(world.reconciler.scheduler._due, UID, due)
+    assert "team/run was due" in str(world.reconciler.stuck())
+
+
+async def test_an_api_server_that_answers_nothing_does_not_fail_the_probe(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds stand in line for it, each for 15 s, and a new operator would stand there too."""
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    monkeypatch.setitem(world.reconciler.scheduler._due, UID, asyncio.get_running_loop().time() - 600)
+    world.api.unanswered = time.monotonic() - 59
+    assert world.reconciler.stuck() is None
+    world.api.unanswered = time.monotonic() - 61
     assert "team/run was due" in str(world.reconciler.stuck())
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import ssl
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -187,6 +189,8 @@ class Cluster:
         self._room = asyncio.Semaphore(_AT_ONCE)
         self.where = where
         """Which cluster it is, for a person."""
+        self.unanswered = -math.inf
+        """When a request was last given up without an answer (`time.monotonic()`)."""
 
     @classmethod
     async def connect(cls) -> "Cluster":
@@ -431,6 +435,8 @@ class Cluster:
             async with contextlib.nullcontext() if beside else self._room:
                 return await self._send_request(method, what, path, body, content_type, timeout)
         except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
+            if not isinstance(error, client.ApiException):
+                self.unanswered = time.monotonic()
             raise _error(what, error) from error
 
     async def _send_request(

@@ -480,7 +480,9 @@ class Actor:
     def _count_tokens(self, entry: Entry) -> None:
         """Those of a run that has gone with its resource, as far as they were seen: no status tells of them."""
         record, seen = entry.run.record, entry.known.observation
-        if record and seen and parting.untold(entry.run) and (usage := turns.add(record.spent, seen.usage)):
+        if record is None or seen is None or st.tells_end(entry.run.status, record):
+            return
+        if usage := turns.add(record.spent, seen.usage):
             self._metrics.used(record.api, usage)
 
     async def delete(self, entry: Entry, message: str) -> None:

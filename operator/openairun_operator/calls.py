@@ -59,7 +59,7 @@ class Calls:
         self._clock = clock
         self._under_way: dict[str, _Kind] = {}
         self._began: dict[_Kind, dict[str, float]] = {}
-        """When the calls of a kind did, by uid, the first one first."""
+        """When the calls of a kind did, by uid; infinity for those that tell nothing of the server."""
         self._others: Counter[Purpose] = Counter()
         """Those of all namespaces together."""
         self._slow: dict[_Kind, float] = {}

@@ -631,7 +631,6 @@ async def test_of_a_run_that_was_shown_to_be_over_nothing_more_is_said_at_its_de
     world.wire.status = "completed"
     await world.work()
     world.now += timedelta(seconds=10)
-    world.api.refuse = []
     await world.work()
     assert [event.reason for event in world.events] == ["Created", "Completed"]
     held = world.api.change(lambda body: body["metadata"].update(DELETING, finalizers=[FINALIZER]))

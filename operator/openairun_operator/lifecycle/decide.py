@@ -110,10 +110,7 @@ def superseded(run: Run, record: Record) -> bool:
 
 def _finished(run: Run) -> bool:
     """Whether the status, as it is written, says that the record's run is over."""
-    record, status = run.record, run.status
-    return (
-        st.finished(status) and record is not None and status.record is not None and status.record.token == record.token
-    )
+    return run.record is not None and st.shows_end(run.status, run.record)
 
 
 def _holds_nothing(run: Run) -> bool:

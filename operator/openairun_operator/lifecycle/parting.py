@@ -17,7 +17,7 @@ def words(run: Run, known: Knowledge, orphan: str | None, *, vanished: bool) -> 
         message = f"The resource is deleted, and its end was not seen: {orphan} may still go at OpenAI"
         return Event("Warning", Reason.ORPHANED, message)
     seen = known.observation
-    if run.record and seen and untold(run):
+    if run.record and seen and not st.tells_end(run.status, run.record):
         named = turns.named(run.record) if run.record.id else seen.id  # it may never have been written down
         if (how := phase.of(seen.status)) in phase.TERMINAL - {phase.CANCELLED}:
             words = f"Run {named} was over ({how}) when its resource was deleted: what it made is at OpenAI"
@@ -32,19 +32,10 @@ def words(run: Run, known: Knowledge, orphan: str | None, *, vanished: bool) -> 
     return None
 
 
-def untold(run: Run) -> bool:
-    """Whether there is a run of whose end neither status nor history tells."""
-    record, status = run.record, run.status
-    if record is None:
-        return False
-    shown = st.finished(status) and status.record is not None and status.record.token == record.token
-    return not shown and all(past.token != record.token for past in status.history or ())
-
-
 def _left_alone(run: Run, known: Knowledge) -> bool:
     """Whether the resource leaves behind a run that goes, as its user wants."""
-    if run.record and isinstance(known.ledger.get(run.record.token), Claimed):
+    record = run.record
+    if record is None or isinstance(known.ledger.get(record.token), Claimed):
         return False
     orphaned = run.spec is not None and run.spec.deletionPolicy == "Orphan"
-    goes = run.record is not None and run.record.state in ("claimed", "created")
-    return orphaned and goes and untold(run)
+    return orphaned and record.state in ("claimed", "created") and not st.tells_end(run.status, record)

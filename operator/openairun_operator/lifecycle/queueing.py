@@ -25,9 +25,7 @@ def goes(run: Run, now: datetime) -> bool:
     record, status = run.record, run.status
     if record is None or not has_provider(record):
         return False
-    if st.finished(status) and status.record is not None and status.record.token == record.token:
-        return False
-    if any(past.token == record.token for past in status.history or ()):
+    if st.tells_end(status, record):
         return False
     unknown = status.condition("CreateOutcomeUnknown")
     if record.submittedAt > now + _AHEAD:

@@ -54,6 +54,16 @@ def finished(status: OpenAIRunStatus) -> bool:
     return status.finishedAt is not None
 
 
+def shows_end(status: OpenAIRunStatus, record: Record) -> bool:
+    """Whether it speaks of the record's run, and that is over for good."""
+    return finished(status) and status.record is not None and status.record.token == record.token
+
+
+def tells_end(status: OpenAIRunStatus, record: Record) -> bool:
+    """Whether it tells that the record's run is over, or did before that made way for another."""
+    return shows_end(status, record) or any(past.token == record.token for past in status.history or ())
+
+
 def says_finished(status: OpenAIRunStatus) -> bool:
     """Whether the conditions say so too: while another definition is held up, they speak of that one."""
     condition = status.condition("Finished")

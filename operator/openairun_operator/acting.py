@@ -60,6 +60,7 @@ from openairun_operator.lifecycle.observation import (
     RunObservation,
     RunRef,
     SubmitRequest,
+    Target,
 )
 from openairun_operator.lifecycle.provider import Provider
 from openairun_operator.lifecycle.run import Run, dump_record
@@ -203,8 +204,8 @@ class Actor:
             case Submit(record):
                 await self._submit(entry, record)
             case Observe(record):
-                if await self._look(entry, record, lambda wire, ref: wire.observe(ref)):
-                    self._metrics.polled(record.api)
+                if await self._observe(entry, Target.of(record)):
+                    self._note_look(entry, record)
             case Cancel(record):
                 await self._cancel(entry, record)
             case Find(record):
@@ -259,7 +260,7 @@ class Actor:
         request = self._definition(run, record, known.contents)
         known.contents = None
         try:
-            seen = await self._wire(entry, record).create(request)
+            seen = await self._wire(entry, record.provider, record.api).create(request)
         except CallFailedError as error:
             known.ledger.answer(record.token, Failed(error.failure))
             self._metrics.not_created(record.api, error.failure)
@@ -268,7 +269,7 @@ class Actor:
         known.ledger.answer(record.token, Answered(seen))
         self._metrics.created(record.api)
         self._succeeded(entry)
-        self._take_observation(entry, record, seen)
+        self._take_observation(entry, record.provider, seen)
         await self._write_down(entry, attempts.created(record, seen, self._clock()), seen.id)
 
     async def _submit(self, entry: Entry, record: Record) -> None:
@@ -286,10 +287,12 @@ class Actor:
     async def _send_outputs(self, entry: Entry, record: Record, token: str, last: RunObservation) -> None:
         run, known = entry.run, entry.known
         results = submitting.results(run, last.calls, known.contents)
-        request = SubmitRequest(self._ref(record), results, self._definition(run, record, known.contents, last.model))
+        request = SubmitRequest(
+            Target.of(record).ref, results, self._definition(run, record, known.contents, last.model)
+        )
         known.contents = None
         try:
-            seen = await self._wire(entry, record).submit(request)
+            seen = await self._wire(entry, record.provider, record.api).submit(request)
         except CallFailedError as error:
             known.ledger.answer(token, Failed(error.failure))
             self._metrics.not_submitted(record.api, error.failure)
@@ -299,7 +302,7 @@ class Actor:
         self._metrics.submitted(record.api)
         self._succeeded(entry)
         made = turns.taken(record, seen, last)
-        self._take_observation(entry, made, seen)
+        self._take_observation(entry, made.provider, seen, Target.of(made).began)
         await self._write_down(entry, made, seen.id)
 
     async def _in_a_task(self, entry: Entry, sending: Coroutine[Any, Any, None]) -> None:
@@ -345,9 +348,9 @@ class Actor:
 
     # --- looking
 
-    def _wire(self, entry: Entry, record: Record) -> Wire:
-        _, entry.known.called_with = self._providers.where(entry.namespace, record.provider)
-        return self._providers.wire(entry.namespace, record.provider, record.api, ending=entry.ending)
+    def _wire(self, entry: Entry, provider: str, api: API) -> Wire:
+        _, entry.known.called_with = self._providers.where(entry.namespace, provider)
+        return self._providers.wire(entry.namespace, provider, api, ending=entry.ending)
 
     @contextlib.asynccontextmanager
     async def _looking(self, entry: Entry) -> AsyncIterator[None]:
@@ -370,62 +373,73 @@ class Actor:
         finally:
             entry.looking = None
 
-    @staticmethod
-    def _ref(record: Record) -> RunRef:
-        assert record.followed is not None
-        return RunRef(record.api, record.followed, record.thread)
+    async def look(self, entry: Entry, target: Target) -> None:
+        """Look at a run of which nothing is to be decided."""
+        with contextlib.suppress(_BrokenOffError):
+            await self._observe(entry, target)
+
+    async def _observe(self, entry: Entry, target: Target) -> bool:
+        seen = await self._look(entry, target, lambda wire: wire.observe(target.ref))
+        if seen:
+            self._metrics.polled(target.ref.api)
+        return seen
 
     async def _cancel(self, entry: Entry, record: Record) -> None:
         logger.info("%s: cancelling run %s", entry.run.key, record.followed)
         entry.known.cancel_tried = True
-        if await self._look(entry, record, lambda wire, ref: wire.cancel(ref)):
+        target = Target.of(record)
+        if await self._look(entry, target, lambda wire: wire.cancel(target.ref)):
+            self._note_look(entry, record)
             known = entry.known
             known.cancel_refused = known.observation is not None and known.observation.cancel_refused
             known.cancelled = not known.cancel_refused
             if known.cancelled:
                 self._metrics.cancelled(record.api)
 
-    async def _look(
-        self, entry: Entry, record: Record, call: Callable[[Wire, RunRef], Awaitable[RunObservation]]
-    ) -> bool:
+    async def _look(self, entry: Entry, target: Target, call: Callable[[Wire], Awaitable[RunObservation]]) -> bool:
         """Observe or cancel; the answer is whether the run was seen. It is the one asked for, whatever id it bears."""
-        ref = self._ref(record)
+        ref = target.ref
         try:
-            wire = self._wire(entry, record)
+            wire = self._wire(entry, target.provider, ref.api)
             async with self._looking(entry):
-                seen = dataclasses.replace(await call(wire, ref), id=ref.id)
+                seen = dataclasses.replace(await call(wire), id=ref.id)
         except CallFailedError as error:
             if error.failure.reason is Reason.NOT_FOUND:
                 self._succeeded(entry)
                 entry.known.gone += 1
                 entry.known.look_at = self._clock() + timedelta(seconds=min(2.0 * entry.known.gone, 30.0))
             else:
-                self._failed(entry, record.provider, record.api, error.failure)
+                self._failed(entry, target.provider, ref.api, error.failure)
             return False
         self._succeeded(entry)
-        self._take_observation(entry, record, seen)
-        turns.note_look(record, seen, entry.known, self._clock())
+        self._take_observation(entry, target.provider, seen, target.began)
         return True
 
-    def _take_observation(self, entry: Entry, record: Record, seen: RunObservation) -> None:
+    def _note_look(self, entry: Entry, record: Record) -> None:
+        assert entry.known.observation is not None
+        turns.note_look(record, entry.known.observation, entry.known, self._clock())
+
+    def _take_observation(
+        self, entry: Entry, provider: str, seen: RunObservation, began: datetime | None = None
+    ) -> None:
         known, now = entry.known, self._clock()
         if seen != known.observation:  # else the one that is kept in other places too
             known.observation = seen
         known.looked_at, known.gone = now, 0
-        known.read_with = self._providers.where(entry.namespace, record.provider)
-        interval = entry.calm.interval if entry.calm else st.interval_of(entry.run.spec, record)
-        if bucket := self._providers.bucket(entry.namespace, record.provider):  # many runs are looked at less often
-            least = bucket.interval(self._in_flight(entry.namespace, record.provider))
+        known.read_with = self._providers.where(entry.namespace, provider)
+        interval = entry.calm.interval if entry.calm else st.interval_of(entry.run.spec, entry.run.record)
+        if bucket := self._providers.bucket(entry.namespace, provider):  # many runs are looked at less often
+            least = bucket.interval(self._in_flight(entry.namespace, provider))
             interval = max(interval, timedelta(seconds=least))
-        since = known.ending_since if entry.ending and known.ending_since else record.recordedAt or now
-        if record.turn and record.turn.submittedAt > since:
-            since = record.turn.submittedAt  # young again
+        since = began or now
+        if entry.ending and known.ending_since:
+            since = max(since, known.ending_since)
         known.look_at = now + timedelta(seconds=polling.delay(now - since, interval, random.random(), seen.poll_after))
 
     async def _find(self, entry: Entry, record: Record) -> None:
         known = entry.known
         try:
-            wire = self._wire(entry, record)
+            wire = self._wire(entry, record.provider, record.api)
             async with self._looking(entry):
                 found = await wire.find(record.thread, record.token, record.submittedAt)
         except CallFailedError as error:
@@ -437,7 +451,7 @@ class Actor:
             known.missed_first, known.missed_last = known.missed_first or now, now
         else:
             known.found = found
-            self._take_observation(entry, record, found)
+            self._take_observation(entry, record.provider, found)
 
     async def _adopt(self, entry: Entry, ref: RunRef) -> None:
         run, wanted = entry.run, self._providers.wanted(entry.run)

@@ -121,7 +121,7 @@ class Reconciler:
             if resting.surely(body):
                 self._store.rest_unread(body)
                 return
-            entry = Entry.of(body)
+            entry = self._store.read(body)
             if self._at_rest(entry):
                 self._store.rest(uid, entry)
                 return
@@ -358,10 +358,10 @@ class Reconciler:
         known.turn_back(now := self._clock())
         if known.look_at is None or not known.look_at <= now < calm.until:
             return None
-        if pause := self._admission.in_line(entry, calm.record.provider):
+        if pause := self._admission.in_line(entry, calm.target.provider):
             return pause
-        with self._admission.asking(entry, calm.record.provider):
-            await self._actor.act(entry, Observe(calm.record))
+        with self._admission.asking(entry, calm.target.provider):
+            await self._actor.look(entry, calm.target)
         if entry.calm is not calm or entry.vanished or not calm.lasts(known):
             entry.calm = None
             return None

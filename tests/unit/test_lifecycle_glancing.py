@@ -15,6 +15,7 @@ from openairun_operator.lifecycle import glancing
 from openairun_operator.lifecycle.actions import Decision, Observe, Wait
 from openairun_operator.lifecycle.facts import Knowledge
 from openairun_operator.lifecycle.glancing import Calm
+from openairun_operator.lifecycle.observation import Target
 from openairun_operator.lifecycle.run import Run, parse
 
 MINUTE = timedelta(minutes=1)
@@ -37,7 +38,7 @@ def calm(
 
 
 def still(until: datetime) -> Calm:
-    return Calm(seen("in_progress"), until, record(timeout="10m"), timedelta(seconds=5))
+    return Calm(seen("in_progress"), until, Target.of(record(timeout="10m")), timedelta(seconds=5))
 
 
 def test_a_run_that_goes_on_as_before_is_looked_at_for_a_minute() -> None:
@@ -103,3 +104,12 @@ def test_such_a_run_is_decided_upon(run: str) -> None:
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "incomplete", "expired"])
 def test_an_end_is_decided_upon_though_it_was_seen_before(status: str) -> None:
     assert calm(going(), known(observation=seen(status))) is None
+
+
+def test_a_run_is_young_again_once_outputs_were_submitted() -> None:
+    first, later = START, START + timedelta(hours=1)
+    turn = Turn(token="t", state="taken", digest="d", calls=["c"], submittedAt=later)
+    assert Target.of(record(recordedAt=first)).began == first
+    assert Target.of(record(recordedAt=first, turn=turn)).began == later
+    assert Target.of(record(recordedAt=later + MINUTE, turn=turn)).began == later + MINUTE
+    assert Target.of(record(recordedAt=None, turn=turn)).began == later

@@ -70,5 +70,5 @@ def apply(settings: kopf.OperatorSettings) -> None:
     settings.persistence.finalizer = "kopf.openairun.dev/finalizer"
     settings.persistence.progress_storage = _NoProgress()
     settings.persistence.diffbase_storage = _NoDiffBase()
-    # A worker of kopf's stays so long after an object's last event: each is a task, and a queue.
-    settings.queueing.idle_timeout = 0.5
+    # A worker of kopf's stays so long after an object's last event: each is a task, a queue, and all of that event.
+    settings.queueing.idle_timeout = 0.1

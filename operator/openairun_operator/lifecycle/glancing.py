@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from openairun_operator.api.record import Record
 from openairun_operator.lifecycle import phase, polling, turns
 from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.actions import Decision, Wait
 from openairun_operator.lifecycle.facts import Knowledge
-from openairun_operator.lifecycle.observation import RunObservation
+from openairun_operator.lifecycle.observation import RunObservation, Target
 from openairun_operator.lifecycle.run import Run
 
 _LONGEST: Final = timedelta(minutes=1)
@@ -22,7 +21,7 @@ class Calm:
 
     seen: RunObservation
     until: datetime
-    record: Record
+    target: Target
     interval: timedelta
     """Between two looks."""
 
@@ -47,7 +46,7 @@ def calm(run: Run, decision: Decision, known: Knowledge, now: datetime) -> Calm 
     if decision.action != Wait(min(known.look_at, deadline or known.look_at)):
         return None  # it waits for something else
     longest = now + _LONGEST
-    return Calm(seen, min(longest, deadline or longest), record, st.interval_of(run.spec, record))
+    return Calm(seen, min(longest, deadline or longest), Target.of(record), st.interval_of(run.spec, record))
 
 
 def _quiet(known: Knowledge) -> bool:

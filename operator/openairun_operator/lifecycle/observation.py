@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from openairun_operator.api.record import API, Usage
+from openairun_operator.api.record import API, Record, Usage
 from openairun_operator.api.references import KeyRef
 from openairun_operator.api.spec import OpenAIRunSpec
 from openairun_operator.api.status import CallType
@@ -81,6 +81,25 @@ class RunRef:
     api: API
     id: str
     thread: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A run that is looked at: as much of its record as a look needs."""
+
+    ref: RunRef
+    provider: str
+    began: datetime | None
+    """When its id was known or, if that was later, outputs were submitted: while it is young it is polled often."""
+
+    @classmethod
+    def of(cls, record: Record) -> "Target":
+        """The run of this record, which has an id."""
+        assert record.followed is not None
+        began = record.recordedAt
+        if record.turn:
+            began = max(began or record.turn.submittedAt, record.turn.submittedAt)
+        return cls(RunRef(record.api, record.followed, record.thread), record.provider, began)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

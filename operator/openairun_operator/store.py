@@ -9,6 +9,7 @@ import json
 import sys
 import time
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +25,7 @@ _REMEMBERED: Final = 600.0
 _LIST_LAG: Final = 60.0
 """Seconds after which a list that shows an older version is believed: etcd was restored from a backup."""
 _SOON: Final = 5.0
+_MOST_PARSED: Final = 500
 
 
 State = tuple[str, str | None]
@@ -60,6 +62,25 @@ def version_number(body: Mapping[str, Any]) -> int:
     return int(text) if text.isdigit() else 0
 
 
+class Parsed:
+    """The resources that were parsed last. Parsed, one takes ten times the room, and thousands can come at once."""
+
+    def __init__(self, most: int = _MOST_PARSED) -> None:
+        self._most = most
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+
+    def add(self, entry: "Entry") -> None:
+        """This one was parsed just now; whichever was parsed longest ago is folded."""
+        self._entries[entry.uid] = entry
+        self._entries.move_to_end(entry.uid)
+        if len(self._entries) > self._most:
+            next(iter(self._entries.values())).fold()
+
+    def discard(self, uid: str) -> None:
+        """It was folded, or is not needed."""
+        self._entries.pop(uid, None)
+
+
 @dataclass(slots=True)
 class Entry:
     """One resource: the newest version seen, and what this process knows of its run."""
@@ -69,6 +90,9 @@ class Entry:
     version: Version
     _packed: bytes
     _run: Run | None
+    _parsed: Parsed
+    _noted: Record | None = None
+    """The record of an object that vanished, which no version shows."""
     _state: State | None = None
     known: Knowledge = field(default_factory=Knowledge)
     ending: bool = False
@@ -86,30 +110,34 @@ class Entry:
     """What was said of its end: not to be said again when its finalizer cannot be removed at once."""
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> "Entry":
+    def of(cls, body: Mapping[str, Any], parsed: Parsed) -> "Entry":
         """A resource that was not known before."""
         run, packed = _read(body)
-        return cls(run.uid, run.namespace, Version(version_number(body)), packed, run)
+        entry = cls(run.uid, run.namespace, Version(version_number(body)), packed, run, parsed)
+        parsed.add(entry)
+        return entry
 
     @property
     def run(self) -> Run:
         """The newest version seen."""
         if self._run is None:
-            self._run = parse(json.loads(zlib.decompress(self._packed)))
+            run = parse(json.loads(zlib.decompress(self._packed)))
+            self._run = dataclasses.replace(run, record=self._noted) if self._noted else run
+            self._parsed.add(self)
         return self._run
 
     def fold(self) -> None:
-        """Nobody is to ask for `run` for some time, and what was parsed takes ten times the room. Not if it vanished:
-        what was noted then stands nowhere else.
-        """
-        if not self.vanished:
+        """Nobody is to ask for `run` for some time."""
+        if self._run is not None:
             self._state = self.state
             self._run = None
+        self._parsed.discard(self.uid)
 
     def note(self, record: Record) -> None:
         """Note the record of an object that vanished."""
         assert self.vanished
         self._run = dataclasses.replace(self.run, record=record)
+        self._noted = record
 
     @property
     def state(self) -> State:
@@ -129,6 +157,8 @@ class Entry:
         if self.version.covers(number, listed=listed) and number != self.version.number:
             return
         self._run, self._packed = _read(body)
+        self._noted = None
+        self._parsed.add(self)
         self.version = Version(number)
         self.calm = None
 
@@ -158,6 +188,7 @@ class Store:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._resting: dict[str, _Rest] = {}
+        self._parsed = Parsed()
 
     def __iter__(self) -> Iterator[tuple[str, Entry]]:
         """The resources that need work, as they are now."""
@@ -181,6 +212,10 @@ class Store:
         version = entry.version if entry else rest.version if rest else None
         return version is None or not version.covers(version_number(body), listed=listed)
 
+    def read(self, body: Mapping[str, Any]) -> Entry:
+        """A resource that was not known before. It is not kept yet."""
+        return Entry.of(body, self._parsed)
+
     def keep(self, uid: str, entry: Entry) -> None:
         """The resource needs work."""
         self._entries[uid] = entry
@@ -188,7 +223,7 @@ class Store:
 
     def rest(self, uid: str, entry: Entry) -> None:
         """It needs none. Its version is kept: older events of the watch may still be on their way."""
-        self._entries.pop(uid, None)
+        self._drop(uid)
         self._resting[uid] = _Rest(entry.version, entry.state)
 
     def rest_unread(self, body: Mapping[str, Any]) -> None:
@@ -198,12 +233,12 @@ class Store:
 
     def leave(self, uid: str, entry: Entry) -> None:
         """It was let go, and is deleted any moment."""
-        self._entries.pop(uid, None)
+        self._drop(uid)
         self._resting[uid] = _Rest(Version(entry.version.number), None)
 
     def forget(self, uid: str) -> None:
         """It is deleted: nothing more comes."""
-        self._entries.pop(uid, None)
+        self._drop(uid)
         self._resting.pop(uid, None)
 
     def prune(self) -> None:
@@ -211,3 +246,7 @@ class Store:
         then = time.monotonic() - _REMEMBERED
         for uid in [uid for uid, rest in self._resting.items() if rest.state is None and rest.version.at < then]:
             del self._resting[uid]
+
+    def _drop(self, uid: str) -> None:
+        self._entries.pop(uid, None)
+        self._parsed.discard(uid)

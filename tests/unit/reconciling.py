@@ -183,7 +183,8 @@ class Providers:
 class World:
     """A reconciler with all that it needs; time stands still unless a test moves it."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: Any = None) -> None:
+        """`cluster` takes the place of an API server that has one object."""
         self.api, self.wire, self.metrics = ApiServer(), FakeWire(), Metrics()
         self.now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
         self.events: list[Event] = []
@@ -194,7 +195,7 @@ class World:
         self.bucket: Bucket | None = None
         self.reconciler = Reconciler(
             Policy(holder="me"),
-            cast(Any, self.api),
+            cluster or cast(Any, self.api),
             Providers(self),
             cast(Any, self),
             self.metrics,

@@ -1,0 +1,106 @@
+"""What a crowd of runs took is free again once they are deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from datetime import timedelta
+from typing import Any
+
+from reconciling import ApiServer, Body, World
+
+from openairun_operator.lifecycle.run import Run
+
+_RUNS = 200
+_EACH = 1.0
+"""Blocks of memory a run that may be left: an entry in a dict, with its key, is more. Caches may still fill."""
+
+
+class Cluster:
+    """Many objects, each with an API server of its own."""
+
+    unanswered = float("-inf")
+
+    def __init__(self) -> None:
+        self.servers: dict[str, ApiServer] = {}
+
+    def add(self, uid: str) -> Body:
+        server = self.servers[uid] = ApiServer()
+        assert server.body is not None
+        server.body["metadata"] |= {"uid": uid, "name": f"run-{uid}"}
+        return server.change(lambda body: None)
+
+    def of(self, run: Run) -> ApiServer:
+        return self.servers[run.uid]
+
+    async def hold(self, run: Run, record: str) -> Body:
+        return await self.of(run).hold(run, record)
+
+    async def annotate(self, run: Run, record: str) -> Body:
+        return await self.of(run).annotate(run, record)
+
+    async def release(self, run: Run) -> Body:
+        return await self.of(run).release(run)
+
+    async def write_status(self, run: Run, difference: Body) -> Body:
+        return await self.of(run).write_status(run, difference)
+
+
+class Crowd(World):
+    """As many runs as one likes."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster()
+        super().__init__(self.cluster)
+
+    async def lives(self, uids: list[str]) -> None:
+        """They are created, looked at for two minutes, deleted, cancelled and let go."""
+        for uid in uids:
+            self.reconciler.saw("ADDED", self.cluster.add(uid))
+        for _ in range(4):
+            await self._work(uids)
+            self.now += timedelta(seconds=30)
+        assert len(self.wire.created) == len(uids)
+        for uid in uids:
+            self.reconciler.saw("MODIFIED", self.cluster.servers[uid].change(_delete))
+        for _ in range(3):
+            await self._work(uids)
+            self.now += timedelta(minutes=3)
+        for uid in self.reconciler._departures.all_free():
+            await self.reconciler.work(uid)
+        for uid in uids:
+            server = self.cluster.servers.pop(uid)
+            assert server.body is None
+            self.reconciler.saw("DELETED", server.sent[-1])
+        assert len(self.wire.cancelled) == len(uids)
+        self.reconciler.scheduler._start_due()  # its next turn: whatever it had in mind is past
+        assert not self.reconciler.scheduler.depth()
+        self.wire.created.clear()
+        self.wire.observed.clear()
+        self.wire.cancelled.clear()
+        self.events.clear()
+
+    async def _work(self, uids: list[str]) -> None:
+        for uid in uids:
+            await self.reconciler.work(uid)
+
+
+def _delete(body: dict[str, Any]) -> None:
+    body["metadata"]["deletionTimestamp"] = "2026-11-21T12:01:00Z"
+
+
+async def blocks() -> int:
+    await asyncio.sleep(0)
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+async def test_what_a_crowd_of_runs_took_is_free_again_once_they_are_deleted() -> None:
+    crowd = Crowd()
+    for warming in "ab":  # what is loaded or cached at first use stays
+        await crowd.lives([f"{warming}-{number}" for number in range(_RUNS)])
+    before = await blocks()
+    await crowd.lives([f"c-{number}" for number in range(_RUNS)])
+    left = await blocks() - before
+    assert left < _EACH * _RUNS

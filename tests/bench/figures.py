@@ -122,14 +122,21 @@ def _found_in_flight(flight: Flight) -> float | None:
     return (both - finished) / int(flight["n"]) / _KIB
 
 
-def _left(phase: str) -> Figure:
-    """MiB beyond what the operator had at its start, once all were deleted."""
+def _beyond(phase: str, *path: str, after: str = "delete") -> Figure:
+    """MiB beyond what the operator had at its start, once all were deleted in the phase `after`."""
 
     def figure(flight: Flight) -> float | None:
-        now, base = at(flight, phase, "rss", "operator"), at(flight, "start", "window", "rss", "operator")
-        return None if now is None or base is None or not whole(flight, "delete") else (now - base) / _MIB
+        now, base = at(flight, phase, *path), at(flight, "start", "window", "rss", "operator")
+        return None if now is None or base is None or not whole(flight, after) else (now - base) / _MIB
 
     return figure
+
+
+def used_again(flight: Flight) -> float | None:
+    """RSS after N more, to that after the first."""
+    if not whole(flight, "delete") or not whole(flight, "again"):
+        return None
+    return _over(at(flight, "again", "rss", "operator"), at(flight, "delete", "rss", "operator"))
 
 
 def patches(requests: dict[str, int] | None, of: str = "") -> int | None:
@@ -223,8 +230,13 @@ ROWS = (
     Row("RSS a run in flight, after a restart", "KiB", _found_in_flight, 1, "a run", _ARENA),
     Row("RSS a finished run, after a restart", "KiB", _memory("finish", "restart", "rss_finished"), 1, "a run",
         _ARENA),
-    Row("RSS when all were deleted, beyond that at the start", "MiB", _left("delete"), 1, "with N", _ARENA / 1024),
-    Row("RSS when their Events were posted too, beyond that at the start", "MiB", _left("lives"), 1, "with N",
+    Row("RSS when all were deleted, beyond that at the start", "MiB", _beyond("delete", "rss", "operator"), 1,
+        "with N", _ARENA / 1024),
+    Row("RSS when their Events were posted too, beyond that at the start", "MiB", _beyond("lives", "rss", "operator"),
+        1, "with N", _ARENA / 1024),
+    Row("RSS when N more were deleted, beyond that at the start", "MiB",
+        _beyond("again", "rss", "operator", after="again"), 1, "with N", _ARENA / 1024),
+    Row("RSS at most, beyond that at the start", "MiB", _beyond("again", "most_rss", after="again"), 1, "with N",
         _ARENA / 1024),
     Row("PATCHes a whole life", "", patches_a_life(), 1),
     Row("PATCHes of the object a whole life", "", patches_a_life("object"), 1),

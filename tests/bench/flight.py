@@ -13,10 +13,11 @@ import aiohttp
 from cluster_client import RefusedError, changes, kind_of_write
 from contestants import Contestant
 from limits import INTERVALS, LIVES, RATE, Limits
+from meters import most_rss
 from scene import Scene
 from world import BenchError, World
 
-PHASES = ("hold", "finish", "restart", "delete", "lives")
+PHASES = ("hold", "finish", "restart", "delete", "lives", "again")
 """What can be left out; `start` and `create` cannot."""
 
 _IDLE = 3.0
@@ -268,6 +269,16 @@ class Flight(Scene):
             "one": writes[names[count // 2]],
             **await self._delays(self._ids(names), "short runs"),
         }
+
+    async def _again(self, found: dict[str, Any]) -> None:
+        """N more in the process that had N in flight and N finished: what these took should do for them."""
+        found["crowd"] = await self._crowd("more")
+        limit, names = self._limits.gone, self._made["more"]
+        began, _ = await self._delete_by_kubectl(limit, "--all")
+        found["whole"] = await self._until("deletions of as many more", limit, lambda: self._ungone(names), began)
+        await asyncio.sleep(3)
+        found["rss"] = self._meter.read({}, None).rss
+        found["most_rss"] = most_rss(self._operator.pid)
 
     async def _delete_each(self) -> None:
         while True:

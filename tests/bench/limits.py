@@ -98,5 +98,6 @@ class Limits:
             "restart": 6 * self.first + self.crowd + self.polls,
             "delete": self.finished_gone + self.swept + self.gone,
             "lives": self.swept + 2 * self.quiet + LIVES / RATE + self.lives,
+            "again": self.crowd + self.gone,
         }
         return waits[name] + _GRACE

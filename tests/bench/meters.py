@@ -41,6 +41,13 @@ def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 
+def most_rss(pid: int) -> int:
+    """The most resident bytes that it has had (`VmHWM`)."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 def children(pid: int) -> dict[str, int]:
     """The processes that `pid` started, by the names of their programs."""
     found = {}

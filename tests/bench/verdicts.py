@@ -20,6 +20,7 @@ from figures import (
     patches_a_life,
     patches_after_restart,
     rss_in_flight,
+    used_again,
     whole,
 )
 
@@ -29,6 +30,8 @@ _SHORT_MEDIAN = 2.0
 _LATE = 1.0
 _CANCELLED = 120.0
 _CAUGHT_UP = 15.0
+_MORE = 1.1
+"""What was taken and is free may lie in too small pieces: it grows no more than that."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def _of_one(flight: Flight) -> Iterator[Verdict]:
     yield from at_most("lives", "PATCHes a life, on average", patches_a_life()(flight), 7)
     yield from at_most("lives", "Events a life, on average", events_a_life(flight), 4)
     yield from at_most("lives", "delay of short runs, median", at(flight, "lives", "median"), _SHORT_MEDIAN, " s")
+    yield from at_most("again", "RSS after N more, to that after the first", used_again(flight), _MORE)
 
 
 def _of_both(ours: Flight, baseline: Flight) -> Iterator[Verdict]:

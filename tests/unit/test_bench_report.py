@@ -66,6 +66,7 @@ def flight(operator: str = "ours", n: int = 100) -> dict[str, Any]:
             "median": 1.0,
             "p99": 3.0,
         },
+        "again": {"crowd": crowd, "whole": True, "rss": {"operator": 112 * 2**20}, "most_rss": 210 * 2**20},
         "seconds": 100.0,
     }
 
@@ -93,7 +94,7 @@ def figure(title: str, of: dict[str, Any]) -> float | None:
     return next(row.figure(of) for row in ROWS if row.title == title)
 
 
-PHASES = ("start", "create", "hold", "finish", "restart", "delete", "lives")
+PHASES = ("start", "create", "hold", "finish", "restart", "delete", "lives", "again")
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -226,3 +227,13 @@ def test_a_plot_needs_no_whole_flights(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for phase in PHASES:
         assert draw(results(stopped(phase), flight("baseline")), tmp_path / "plot.svg")
+
+
+def test_memory_that_grows_with_each_crowd_is_seen() -> None:
+    what = "N=100: RSS after N more, to that after the first <= 1.1"
+    grown = flight()
+    assert said(results(grown))[what] is True
+    grown["again"]["rss"]["operator"] = 122 * 2**20
+    assert said(results(grown))[what] is False
+    assert figure("RSS when N more were deleted, beyond that at the start", grown) == pytest.approx(22)
+    assert figure("RSS at most, beyond that at the start", grown) == pytest.approx(110)

@@ -12,9 +12,9 @@ from reconciling import ApiServer, Body, World
 
 from openairun_operator.lifecycle.run import Run
 
-_RUNS = 200
-_EACH = 1.0
-"""Blocks of memory a run that may be left: an entry in a dict, with its key, is more. Caches may still fill."""
+_RUNS = 150
+_EACH = 0.5
+"""Blocks of memory a run that may be left: a string that is kept of each is one."""
 
 
 class Cluster:
@@ -97,10 +97,12 @@ async def blocks() -> int:
 
 
 async def test_what_a_crowd_of_runs_took_is_free_again_once_they_are_deleted() -> None:
-    crowd = Crowd()
-    for warming in "ab":  # what is loaded or cached at first use stays
-        await crowd.lives([f"{warming}-{number}" for number in range(_RUNS)])
-    before = await blocks()
-    await crowd.lives([f"c-{number}" for number in range(_RUNS)])
-    left = await blocks() - before
-    assert left < _EACH * _RUNS
+    """What is loaded or cached at first use stays, so the first crowds may leave something; not each one."""
+    crowd, left = Crowd(), []
+    for round in range(6):
+        before = await blocks()
+        await crowd.lives([f"{round}-{number}" for number in range(_RUNS)])
+        left.append(await blocks() - before)
+        if left[-1] < _EACH * _RUNS:
+            break
+    assert min(left) < _EACH * _RUNS, left

@@ -204,8 +204,8 @@ class Actor:
             case Submit(record):
                 await self._submit(entry, record)
             case Observe(record):
-                if await self._observe(entry, Target.of(record)):
-                    self._note_look(entry, record)
+                if seen := await self._observe(entry, Target.of(record)):
+                    turns.note_look(record, seen, entry.known, self._clock())
             case Cancel(record):
                 await self._cancel(entry, record)
             case Find(record):
@@ -378,7 +378,7 @@ class Actor:
         with contextlib.suppress(_BrokenOffError):
             await self._observe(entry, target)
 
-    async def _observe(self, entry: Entry, target: Target) -> bool:
+    async def _observe(self, entry: Entry, target: Target) -> RunObservation | None:
         seen = await self._look(entry, target, lambda wire: wire.observe(target.ref))
         if seen:
             self._metrics.polled(target.ref.api)
@@ -388,16 +388,18 @@ class Actor:
         logger.info("%s: cancelling run %s", entry.run.key, record.followed)
         entry.known.cancel_tried = True
         target = Target.of(record)
-        if await self._look(entry, target, lambda wire: wire.cancel(target.ref)):
-            self._note_look(entry, record)
+        if seen := await self._look(entry, target, lambda wire: wire.cancel(target.ref)):
             known = entry.known
-            known.cancel_refused = known.observation is not None and known.observation.cancel_refused
+            turns.note_look(record, seen, known, self._clock())
+            known.cancel_refused = seen.cancel_refused
             known.cancelled = not known.cancel_refused
             if known.cancelled:
                 self._metrics.cancelled(record.api)
 
-    async def _look(self, entry: Entry, target: Target, call: Callable[[Wire], Awaitable[RunObservation]]) -> bool:
-        """Observe or cancel; the answer is whether the run was seen. It is the one asked for, whatever id it bears."""
+    async def _look(
+        self, entry: Entry, target: Target, call: Callable[[Wire], Awaitable[RunObservation]]
+    ) -> RunObservation | None:
+        """Observe or cancel; None: the run was not seen. It is the one asked for, whatever id it bears."""
         ref = target.ref
         try:
             wire = self._wire(entry, target.provider, ref.api)
@@ -410,14 +412,10 @@ class Actor:
                 entry.known.look_at = self._clock() + timedelta(seconds=min(2.0 * entry.known.gone, 30.0))
             else:
                 self._failed(entry, target.provider, ref.api, error.failure)
-            return False
+            return None
         self._succeeded(entry)
         self._take_observation(entry, target.provider, seen, target.began)
-        return True
-
-    def _note_look(self, entry: Entry, record: Record) -> None:
-        assert entry.known.observation is not None
-        turns.note_look(record, entry.known.observation, entry.known, self._clock())
+        return seen
 
     def _take_observation(
         self, entry: Entry, provider: str, seen: RunObservation, began: datetime | None = None

@@ -10,7 +10,7 @@ import sys
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -63,22 +63,25 @@ def version_number(body: Mapping[str, Any]) -> int:
 
 
 class Parsed:
-    """The resources that were parsed last. Parsed, one takes ten times the room, and thousands can come at once."""
+    """Who was parsed last, by uid. Parsed, one takes ten times the room, and thousands can come at once."""
 
-    def __init__(self, most: int = _MOST_PARSED) -> None:
+    def __init__(self, get: Callable[[str], "Entry | None"], most: int = _MOST_PARSED) -> None:
+        self._get = get
         self._most = most
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._uids: OrderedDict[str, None] = OrderedDict()
 
-    def add(self, entry: "Entry") -> None:
+    def add(self, uid: str) -> None:
         """This one was parsed just now; whichever was parsed longest ago is folded."""
-        self._entries[entry.uid] = entry
-        self._entries.move_to_end(entry.uid)
-        if len(self._entries) > self._most:
-            next(iter(self._entries.values())).fold()
+        self._uids[uid] = None
+        self._uids.move_to_end(uid)
+        if len(self._uids) > self._most:
+            oldest, _ = self._uids.popitem(last=False)
+            if entry := self._get(oldest):
+                entry.fold()
 
     def discard(self, uid: str) -> None:
         """It was folded, or is not needed."""
-        self._entries.pop(uid, None)
+        self._uids.pop(uid, None)
 
 
 @dataclass(slots=True)
@@ -114,7 +117,7 @@ class Entry:
         """A resource that was not known before."""
         run, packed = _read(body)
         entry = cls(run.uid, run.namespace, Version(version_number(body)), packed, run, parsed)
-        parsed.add(entry)
+        parsed.add(entry.uid)
         return entry
 
     @property
@@ -123,11 +126,11 @@ class Entry:
         if self._run is None:
             run = parse(json.loads(zlib.decompress(self._packed)))
             self._run = dataclasses.replace(run, record=self._noted) if self._noted else run
-            self._parsed.add(self)
+            self._parsed.add(self.uid)
         return self._run
 
     def fold(self) -> None:
-        """Nobody is to ask for `run` for some time."""
+        """Keep it packed alone. Whoever asks for `run` has it parsed anew."""
         if self._run is not None:
             self._state = self.state
             self._run = None
@@ -158,7 +161,7 @@ class Entry:
             return
         self._run, self._packed = _read(body)
         self._noted = None
-        self._parsed.add(self)
+        self._parsed.add(self.uid)
         self.version = Version(number)
         self.calm = None
 
@@ -188,7 +191,7 @@ class Store:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._resting: dict[str, _Rest] = {}
-        self._parsed = Parsed()
+        self._parsed = Parsed(self.get)
 
     def __iter__(self) -> Iterator[tuple[str, Entry]]:
         """The resources that need work, as they are now."""

@@ -122,21 +122,25 @@ def _found_in_flight(flight: Flight) -> float | None:
     return (both - finished) / int(flight["n"]) / _KIB
 
 
-def _beyond(phase: str, *path: str, after: str = "delete") -> Figure:
-    """MiB beyond what the operator had at its start, once all were deleted in the phase `after`."""
+def _beyond(phase: str, *path: str) -> Figure:
+    """MiB beyond what the operator had at its start, once all were deleted: in `again` also N more."""
 
     def figure(flight: Flight) -> float | None:
         now, base = at(flight, phase, *path), at(flight, "start", "window", "rss", "operator")
-        return None if now is None or base is None or not whole(flight, after) else (now - base) / _MIB
+        done = whole(flight, "delete") and (phase != "again" or _again_whole(flight))
+        return (now - base) / _MIB if done and now is not None and base is not None else None
 
     return figure
 
 
-def used_again(flight: Flight) -> float | None:
-    """RSS after N more, to that after the first."""
-    if not whole(flight, "delete") or not whole(flight, "again"):
-        return None
-    return _over(at(flight, "again", "rss", "operator"), at(flight, "delete", "rss", "operator"))
+def grown(flight: Flight) -> float | None:
+    """MiB by which RSS was more after N others than after the first."""
+    first, then = _beyond("delete", "rss", "operator")(flight), _beyond("again", "rss", "operator")(flight)
+    return None if first is None or then is None or not _again_whole(flight) else then - first
+
+
+def _again_whole(flight: Flight) -> bool:
+    return whole(flight, "again") and whole(flight.get("again", {}), "crowd")
 
 
 def patches(requests: dict[str, int] | None, of: str = "") -> int | None:
@@ -191,7 +195,8 @@ def patches_after_restart(flight: Flight) -> float | None:
 def _windows(flight: Flight) -> Iterator[dict[str, Any]]:
     """All in which something is measured."""
     phases = (flight.get(phase, {}) for phase in ("create", "hold", "finish", "restart", "delete", "lives"))
-    for phase in (*phases, flight.get("restart", {}).get("second_crowd", {})):
+    crowds = flight.get("restart", {}).get("second_crowd", {}), flight.get("again", {}).get("crowd", {})
+    for phase in (*phases, *crowds):
         if "window" in phase:
             yield phase["window"]
 
@@ -234,9 +239,9 @@ ROWS = (
         "with N", _ARENA / 1024),
     Row("RSS when their Events were posted too, beyond that at the start", "MiB", _beyond("lives", "rss", "operator"),
         1, "with N", _ARENA / 1024),
-    Row("RSS when N more were deleted, beyond that at the start", "MiB",
-        _beyond("again", "rss", "operator", after="again"), 1, "with N", _ARENA / 1024),
-    Row("RSS at most, beyond that at the start", "MiB", _beyond("again", "most_rss", after="again"), 1, "with N",
+    Row("RSS when N more were deleted, beyond that at the start", "MiB", _beyond("again", "rss", "operator"), 1,
+        "with N", _ARENA / 1024),
+    Row("RSS at most since the restart, beyond that at the start", "MiB", _beyond("again", "most_rss"), 1, "with N",
         _ARENA / 1024),
     Row("PATCHes a whole life", "", patches_a_life(), 1),
     Row("PATCHes of the object a whole life", "", patches_a_life("object"), 1),

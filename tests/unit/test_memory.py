@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -33,20 +34,21 @@ class Cluster:
         server.body["metadata"] |= {"uid": uid, "name": f"run-{uid}"}
         return server.change(lambda body: None)
 
-    def of(self, run: Run) -> ApiServer:
+    async def of(self, run: Run) -> ApiServer:
+        await asyncio.sleep(0)
         return self.servers[run.uid]
 
     async def hold(self, run: Run, record: str) -> Body:
-        return await self.of(run).hold(run, record)
+        return await (await self.of(run)).hold(run, record)
 
     async def annotate(self, run: Run, record: str) -> Body:
-        return await self.of(run).annotate(run, record)
+        return await (await self.of(run)).annotate(run, record)
 
     async def release(self, run: Run) -> Body:
-        return await self.of(run).release(run)
+        return await (await self.of(run)).release(run)
 
     async def write_status(self, run: Run, difference: Body) -> Body:
-        return await self.of(run).write_status(run, difference)
+        return await (await self.of(run)).write_status(run, difference)
 
 
 class Crowd(World):
@@ -78,14 +80,14 @@ class Crowd(World):
         assert len(self.wire.cancelled) == len(uids)
         self.reconciler.scheduler._start_due()  # its next turn: whatever it had in mind is past
         assert not self.reconciler.scheduler.depth()
+        assert not self.reconciler._store._parsed._uids
         self.wire.created.clear()
         self.wire.observed.clear()
         self.wire.cancelled.clear()
         self.events.clear()
 
     async def _work(self, uids: list[str]) -> None:
-        for uid in uids:
-            await self.reconciler.work(uid)
+        await asyncio.gather(*map(self.reconciler.work, uids))
 
 
 def _delete(body: dict[str, Any]) -> None:
@@ -98,9 +100,22 @@ async def blocks() -> int:
     return sys.getallocatedblocks()
 
 
-async def test_what_a_crowd_of_runs_took_is_free_again_once_they_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def silence() -> Iterator[None]:
+    """pytest keeps what is logged."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+async def test_each_run_of_a_crowd_is_created_and_cancelled_once_though_it_is_folded_in_the_midst_of_a_step() -> None:
+    crowd = Crowd()
+    crowd.reconciler._store._parsed._most = 1
+    await crowd.lives([f"run-{number}" for number in range(20)])
+
+
+async def test_what_a_crowd_of_runs_took_is_free_again_once_they_are_deleted(silence: None) -> None:
     """What is loaded or cached at first use stays, so the first crowds may leave something; not each one."""
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps what is logged
     crowd, left = Crowd(), []
     for round in range(6):
         before = await blocks()

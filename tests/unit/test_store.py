@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from reconciling import Body, World
 
 from openairun_operator.lifecycle.run import parse
@@ -33,8 +35,10 @@ def test_of_thousands_that_come_at_once_a_few_hundred_are_kept_parsed() -> None:
 
 
 def test_a_new_version_is_parsed_last() -> None:
-    parsed = Parsed(2)
+    entries: dict[str, Entry] = {}
+    parsed = Parsed(entries.get, 2)
     first, second = (Entry.of(one(number), parsed) for number in range(2))
+    entries |= {"uid-0": first, "uid-1": second}
     first.take(one(0, version=500))
     Entry.of(one(2), parsed)
     assert is_parsed(first)
@@ -57,11 +61,21 @@ async def test_what_is_known_of_a_run_without_an_object_outlasts_that_it_is_fold
     assert entry.run.record != record
 
 
-def test_who_went_is_not_kept_parsed() -> None:
+def test_nobody_is_kept_because_it_was_parsed() -> None:
+    """Not even whom a step parses that was under way when the deletion came."""
+    store = Store()
+    entry = store.read(one(1))
+    store.keep(entry.uid, entry)
+    store.forget(entry.uid)
+    entry.take(one(1, version=500))
+    assert sys.getrefcount(entry) == 2, "more than this test and the one that counts"
+
+
+def test_who_went_is_not_among_the_parsed() -> None:
     store = Store()
     for number in range(3):
         entry = store.read(one(number))
         store.keep(entry.uid, entry)
     for (uid, entry), go in zip(store, (store.rest, store.leave, lambda uid, _: store.forget(uid)), strict=True):
         go(uid, entry)
-    assert not store._parsed._entries
+    assert not store._parsed._uids

@@ -248,17 +248,17 @@ async def test_a_list_is_read_page_by_page_in_each_namespace() -> None:
     assert await listed(wire, "blue", "green") == ["a", "b", "c", "d"]
     place = "https://cluster/apis/openairun.dev/v1alpha1/namespaces"
     assert [url for _, url, _ in wire.sent] == [
-        f"{place}/blue/openairuns?limit=500",
-        f"{place}/blue/openairuns?limit=500&continue=to%2Fken%3D%3D",
-        f"{place}/green/openairuns?limit=500",
-        f"{place}/green/openairuns?limit=500&continue=x",
+        f"{place}/blue/openairuns?limit=200",
+        f"{place}/blue/openairuns?limit=200&continue=to%2Fken%3D%3D",
+        f"{place}/green/openairuns?limit=200",
+        f"{place}/green/openairuns?limit=200&continue=x",
     ]
 
 
 async def test_a_list_of_all_namespaces_is_one() -> None:
     wire = Wire(page("a"))
     assert await listed(wire) == ["a"]
-    assert wire.sent[0][1] == "https://cluster/apis/openairun.dev/v1alpha1/openairuns?limit=500"
+    assert wire.sent[0][1] == "https://cluster/apis/openairun.dev/v1alpha1/openairuns?limit=200"
 
 
 async def test_a_list_tells_from_which_version_on_to_watch() -> None:

@@ -66,7 +66,7 @@ def apply(settings: kopf.OperatorSettings) -> None:
     settings.networking.error_backoffs = _Endless()
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
-    settings.watching.chunk_size = 500  # all in one would take memory that is needed for nothing else
+    settings.watching.chunk_size = 200  # all in one would take memory that is needed for nothing else
     settings.persistence.finalizer = "kopf.openairun.dev/finalizer"
     settings.persistence.progress_storage = _NoProgress()
     settings.persistence.diffbase_storage = _NoDiffBase()

@@ -343,3 +343,59 @@ async def test_it_is_known_when_the_api_server_last_left_a_request_without_an_an
         with pytest.raises(ClusterError):
             await cluster.annotate(RUN, "{}")
         assert (cluster.unanswered >= before) is unanswered
+
+
+class Hanging(Wire):
+    """Answers nothing until `answering` is set; the first 16 requests give up when `giving_up` is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answering, self.giving_up = asyncio.Event(), asyncio.Event()
+
+    async def request(self, method: str, url: str, headers: Any, body: Any, **_: Any) -> Response:
+        self.sent.append((method, url, body))
+        events = [self.answering, *[self.giving_up] * (len(self.sent) <= 16)]
+        tasks = [asyncio.create_task(event.wait()) for event in events]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        if not self.answering.is_set():
+            raise TimeoutError
+        return Response(200, "{}")
+
+
+async def test_nobody_waits_long_for_those_whom_the_api_server_lets_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits has a worker, and others need one to look at runs and to cancel them."""
+    monkeypatch.setattr("openairun_operator.kube.cluster._SOON", 0.01)
+    wire = Hanging()
+    cluster = connected(wire)
+    first = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(16)]
+    second = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(40)]
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in second), "it may just be slow"
+    wire.giving_up.set()
+    failed = await asyncio.gather(*first, return_exceptions=True)
+    third = asyncio.create_task(cluster.annotate(RUN, "{}"))
+    done, pending = await asyncio.wait({*second[16:], third}, timeout=5)
+    assert not pending
+    failed += [task.exception() for task in done]
+    assert all(isinstance(error, ClusterError) for error in failed)
+    wire.answering.set()
+    assert [await task for task in second[:16]] == [{}] * 16
+    assert len(wire.sent) == 32
+
+
+async def test_once_the_api_server_answers_everybody_has_patience_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openairun_operator.kube.cluster._SOON", 0.1)
+    wire = Hanging()
+    cluster = connected(wire)
+    cluster._note_answer(hangs=True)
+    asked = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(16)]
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    cluster._note_answer(hangs=False)
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in waiting)
+    wire.answering.set()
+    assert [await task for task in asked + waiting] == [{}] * 19

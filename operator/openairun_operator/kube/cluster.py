@@ -42,7 +42,7 @@ _TIMEOUT: Final = 15.0
 _PAGE: Final = 200
 """Objects of a list that are parsed at once, and twice as many while the next page comes: each takes 25 KiB then."""
 _SOON: Final = 4.0
-"""For a Lease: an answer that comes later is of no use."""
+"""For a Lease: an answer that comes later is of no use. So long others wait for their turn while requests hang."""
 _RESOURCES: Final = f"/apis/{API_VERSION}"
 _CORE: Final = "/api/v1"
 _LEASES: Final = "/apis/coordination.k8s.io/v1"
@@ -140,7 +140,8 @@ def _error(what: str, error: Exception) -> ClusterError:
             return PatchError(what, status, _message(text))
         kind = RefusedError if status in (400, 413, 422) else ClusterError
         return kind(what, status, f"{status} {_message(text)}")
-    return ClusterError(what, None, f"{type(error).__name__}: {error}")
+    said = "the API server did not answer in time" if isinstance(error, TimeoutError) else str(error)
+    return ClusterError(what, None, f"{type(error).__name__}: {said}")
 
 
 def _path(api: str, namespace: str, *names: str) -> str:
@@ -192,6 +193,9 @@ class Cluster:
         """Which cluster it is, for a person."""
         self.unanswered = -math.inf
         """When a request was last given up without an answer (`time.monotonic()`)."""
+        self._hangs = False
+        """Whether the last request got no answer in time."""
+        self._waiting: set[asyncio.Timeout] = set()
 
     @classmethod
     async def connect(cls) -> "Cluster":
@@ -433,12 +437,40 @@ class Cluster:
         what they cannot read.
         """
         try:
-            async with contextlib.nullcontext() if beside else self._room:
+            async with contextlib.nullcontext() if beside else self._turn():
                 return await self._send_request(method, what, path, body, content_type, timeout)
         except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
             if not isinstance(error, client.ApiException):
                 self.unanswered = time.monotonic()
             raise _error(what, error) from error
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of the requests at once. Raises TimeoutError.
+
+        While the API server lets requests wait, nobody waits long for those before: to look at a run and to cancel it
+        takes none, but somebody who has time.
+        """
+        async with asyncio.timeout(None) as patience:
+            self._waiting.add(patience)
+            self._be_patient(patience)
+            try:
+                await self._room.acquire()
+            finally:
+                self._waiting.discard(patience)
+        try:
+            yield
+        finally:
+            self._room.release()
+
+    def _be_patient(self, patience: asyncio.Timeout) -> None:
+        patience.reschedule(asyncio.get_running_loop().time() + _SOON if self._hangs else None)
+
+    def _note_answer(self, *, hangs: bool) -> None:
+        if hangs is not self._hangs:
+            self._hangs = hangs
+            for patience in self._waiting:
+                self._be_patient(patience)
 
     async def _send_request(
         self, method: str, what: str, path: str, body: Any, content_type: str, timeout: float
@@ -447,8 +479,13 @@ class Cluster:
         request = await self._api.param_serialize(
             method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
-        response = await self._api.call_api(*request, _request_timeout=timeout)
-        text = await response.read()
+        try:
+            response = await self._api.call_api(*request, _request_timeout=timeout)
+            text = await response.read()
+        except TimeoutError:
+            self._note_answer(hangs=True)
+            raise
+        self._note_answer(hangs=False)
         if not 200 <= response.status < 300:
             raise client.ApiException(response.status, response.reason, body=text.decode(errors="replace"))
         try:

@@ -136,7 +136,7 @@ def _beyond(phase: str, *path: str) -> Figure:
 def grown(flight: Flight) -> float | None:
     """MiB by which RSS was more after N others than after the first."""
     first, then = _beyond("delete", "rss", "operator")(flight), _beyond("again", "rss", "operator")(flight)
-    return None if first is None or then is None or not _again_whole(flight) else then - first
+    return None if first is None or then is None else then - first
 
 
 def _again_whole(flight: Flight) -> bool:

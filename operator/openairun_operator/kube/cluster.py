@@ -42,7 +42,7 @@ _TIMEOUT: Final = 15.0
 _PAGE: Final = 200
 """Objects of a list that are parsed at once, and twice as many while the next page comes: each takes 25 KiB then."""
 _SOON: Final = 4.0
-"""For a Lease: an answer that comes later is of no use. So long others wait for their turn while requests hang."""
+"""For a Lease: an answer that comes later is of no use. So long others wait for room while requests hang."""
 _RESOURCES: Final = f"/apis/{API_VERSION}"
 _CORE: Final = "/api/v1"
 _LEASES: Final = "/apis/coordination.k8s.io/v1"
@@ -437,7 +437,7 @@ class Cluster:
         what they cannot read.
         """
         try:
-            async with contextlib.nullcontext() if beside else self._turn():
+            async with contextlib.nullcontext() if beside else self._in_room():
                 return await self._send_request(method, what, path, body, content_type, timeout)
         except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
             if not isinstance(error, client.ApiException):
@@ -445,8 +445,8 @@ class Cluster:
             raise _error(what, error) from error
 
     @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """One of the requests at once. Raises TimeoutError.
+    async def _in_room(self) -> AsyncIterator[None]:
+        """As one of those that are made at once. Raises TimeoutError.
 
         While the API server lets requests wait, nobody waits long for those before: to look at a run and to cancel it
         takes none, but somebody who has time.

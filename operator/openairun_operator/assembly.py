@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, cast
@@ -110,8 +110,10 @@ async def _crds_are_there(cluster: Cluster, stop: asyncio.Event) -> bool:
 
 @dataclass(frozen=True)
 class Listed:
-    """What was listed at the start, and is watched from then on."""
+    """What was listed at the start, and is watched from then on; and who is to know what is listed later."""
 
+    reconciler: Reconciler
+    providers: Providers
     whole: asyncio.Event = field(default_factory=asyncio.Event)
     versions: dict[str | None, str] = field(default_factory=dict)
     """Those of the lists, by namespace; None: of all."""
@@ -122,6 +124,13 @@ class Listed:
             return None
         await self.whole.wait()
         return self.versions.pop(namespace, None)
+
+    def listed(self, plural: str, namespace: str | None, version: str, uids: Collection[str]) -> None:
+        """At the resourceVersion `version` these were all in `namespace`, or everywhere."""
+        if plural == PLURAL:
+            self.reconciler.listed(namespace, uids)
+        elif plural == PROVIDER_PLURAL:
+            self.providers.listed(namespace, version, uids)
 
 
 async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop: asyncio.Event) -> None:
@@ -140,7 +149,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     providers.changed = reconciler.provider_changed
     events.busy = reconciler.scheduler.hurries
 
-    listed = Listed()
+    listed = Listed(reconciler, providers)
 
     async def begin() -> None:
         # Once: what goes on is looked at and cancelled though the watch began anew and nothing can be listed.
@@ -163,7 +172,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     async with _served(metrics, settings.metrics), leading(lease, stop, settings.liveness) as ours:
         if not ours:
             return
-        with kopf_listing.watching_from(listed.since):
+        with kopf_listing.watching(listed):
             await keep_watching(
                 lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop
             )
@@ -198,12 +207,15 @@ async def _know_all(
             await providers.own.key.looked()
             if settings.own_provider_selector:
                 await _know(cluster.every_namespace(), providers.saw_namespace, _NO_NAMESPACES)
+            uids = set[str]()
             async for body in cluster.every(PLURAL, settings.namespaces, versions):
+                uids.add(body["metadata"]["uid"])
                 _take_in(body, reconciler)
         except ClusterError as error:
             logger.warning("%s; trying again", error)
             await asyncio.sleep(_WATCH_RETRY)
             continue
+        reconciler.listed(None, uids)  # what an earlier list showed, that broke off, may have gone
         reconciler.open()
         return
 

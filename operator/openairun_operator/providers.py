@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -205,6 +205,14 @@ class Providers:
             known.credentials, known.mark = before.credentials, before.mark
         self._known[place] = known
         self._news.set()
+
+    def listed(self, namespace: str | None, version: str, uids: Collection[str]) -> None:
+        """At the resourceVersion `version` these were all in `namespace`, or everywhere: others have gone unseen."""
+        for known in self:
+            meta = known.body["metadata"]
+            newer = version_number(known.body) > int(version)  # it was read since
+            if namespace in (None, meta["namespace"]) and meta["uid"] not in uids and not newer:
+                self.saw("DELETED", known.body)
 
     def saw_namespace(self, type_: str | None, body: Body) -> None:
         """Take in an event of the watch of namespaces."""

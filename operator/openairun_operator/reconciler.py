@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from openairun_operator.admission import Admission
 from openairun_operator.api.base import dump
 from openairun_operator.api.names import DEFAULT_PROVIDER, FINALIZER
 from openairun_operator.api.status import OpenAIRunStatus
+from openairun_operator.claims import Claims
 from openairun_operator.departures import Departures
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
@@ -30,10 +31,12 @@ from openairun_operator.lifecycle.actions import (
     Adopt,
     Cancel,
     Claim,
+    Create,
     Delete,
     Note,
     Observe,
     Release,
+    Submit,
     Wait,
 )
 from openairun_operator.lifecycle.decide import decide, left_behind, superseded
@@ -99,6 +102,7 @@ class Reconciler:
         self._store = Store()
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
         self._admission = Admission(providers, self.scheduler.wake, _seconds)
+        self._claims = Claims(self.scheduler.wake)
         self._departures = Departures(_seconds)
         self._actor = Actor(policy, cluster, providers, events, metrics, clock, may_act, self._admission.in_flight)
         metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
@@ -139,6 +143,11 @@ class Reconciler:
                 self._departures.deleted(entry.namespace)
             entry.break_off()
         self.scheduler.wake(uid, delay, first=entry.run.deleted_at is not None and entry.run.has_finalizer)
+
+    def listed(self, namespace: str | None, uids: Collection[str]) -> None:
+        """These are all that there are in `namespace`, or everywhere: others may have gone while nobody watched."""
+        for uid in self._store.doubt(namespace, uids):
+            self.scheduler.wake(uid, first=True)
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:
         if entry is None or not entry.run.record or st.finished(entry.run.status):
@@ -315,6 +324,12 @@ class Reconciler:
 
     async def work(self, uid: str) -> float | None:
         """Bring the resource as far as it goes now; the answer is when to come back, in seconds."""
+        try:
+            return await self._work(uid)
+        finally:
+            self._claims.leave(uid)
+
+    async def _work(self, uid: str) -> float | None:
         for _ in range(_STEPS):
             entry = self._store.get(uid)
             if entry is None:
@@ -322,6 +337,9 @@ class Reconciler:
             if not self._may_act():
                 return _STANDSTILL
             try:
+                if entry.missing:
+                    await self._look_for(uid, entry)
+                    continue
                 pause = await self._glance(entry)
                 if pause is None:
                     pause = await self._step(uid, entry)
@@ -335,6 +353,13 @@ class Reconciler:
             if pause is not None:
                 return pause if pause >= 0 else None
         return 0.0
+
+    async def _look_for(self, uid: str, entry: Entry) -> None:
+        """A list did not show it. Believe it only when it was looked for: its run is going to be cancelled."""
+        body = await self._cluster.find(entry.run)
+        entry.missing = False
+        if body is None:
+            self._saw_deleted(uid, entry)
 
     async def _gone(self, entry: Entry, error: GoneError) -> None:
         """Believe it only when it was looked for: its run is going to be cancelled. Raises TryAgainError."""
@@ -421,10 +446,14 @@ class Reconciler:
                 self._leave(uid, entry)
                 return -1
             case action:
+                if isinstance(action, Claim) and not self._claims.enter(uid):
+                    return -1
                 if pause := self._admission.pause(entry, action, facts):
                     if pause >= _WORTH_SAYING and (waits(decision) or isinstance(action, Adopt)):
                         await self._show(entry, creating.in_line(run, facts))
                     return pause
+                if isinstance(action, Create | Submit):
+                    self._claims.leave(uid)
                 with self._admission.calling(run, action, facts, ending=decision.ending):
                     await (self._claim(entry, action) if isinstance(action, Claim) else self._actor.act(entry, action))
                 return None
@@ -485,5 +514,6 @@ class Reconciler:
     def _drop(self, uid: str) -> None:
         """It needs no more work, and no room."""
         self.scheduler.forget(uid)
+        self._claims.leave(uid)
         self._admission.leaves(uid)
         self._departures.gone(uid)

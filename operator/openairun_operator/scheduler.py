@@ -19,6 +19,8 @@ _FIRST_RETRY: Final = 1.0
 _MAX_RETRY: Final = 60.0
 _TICK: Final = 0.05
 """Seconds: what becomes due meanwhile is done together, which takes less time than one by one."""
+_STALE: Final = 256
+"""Times that no longer count, which a heap may keep beside as many as there are keys."""
 _URGENT: Final = 128
 """Workers for urgent keys, beside the others: a server that hangs may keep all those."""
 
@@ -64,7 +66,11 @@ class Scheduler:
             self._wakeup.set()
 
     def _push(self, key: str, at: float) -> None:
-        heapq.heappush(self._heaps[key in self._urgent], (at, next(self._count), key))
+        heap = self._heaps[key in self._urgent]
+        heapq.heappush(heap, (at, next(self._count), key))
+        if len(heap) > 2 * len(self._due) + _STALE:  # older times, some of them of tomorrow
+            heap[:] = [each for each in heap if self._due.get(each[2]) == each[0]]
+            heapq.heapify(heap)
 
     def forget(self, key: str) -> None:
         """Drop `key`; work that is under way ends by itself."""

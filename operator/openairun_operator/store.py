@@ -10,7 +10,7 @@ import sys
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -99,6 +99,8 @@ class Entry:
     _state: State | None = None
     known: Knowledge = field(default_factory=Knowledge)
     ending: bool = False
+    missing: bool = False
+    """A list did not show the object: it may have vanished."""
     vanished: bool = False
     """The object went without waiting for us: somebody removed the finalizer."""
     settled: tuple[Any, Any] | None = None
@@ -116,7 +118,7 @@ class Entry:
     def of(cls, body: Mapping[str, Any], parsed: Parsed) -> "Entry":
         """A resource that was not known before."""
         run, packed = _read(body)
-        entry = cls(run.uid, run.namespace, Version(version_number(body)), packed, run, parsed)
+        entry = cls(run.uid, sys.intern(run.namespace), Version(version_number(body)), packed, run, parsed)
         parsed.add(entry.uid)
         return entry
 
@@ -181,6 +183,7 @@ class Entry:
 class _Rest:
     """What is kept of a resource that needs no work; `state` is None for one that is leaving."""
 
+    namespace: str
     version: Version
     state: State | None
 
@@ -227,22 +230,33 @@ class Store:
     def rest(self, uid: str, entry: Entry) -> None:
         """It needs none. Its version is kept: older events of the watch may still be on their way."""
         self._drop(uid)
-        self._resting[uid] = _Rest(entry.version, entry.state)
+        self._resting[uid] = _Rest(entry.namespace, entry.version, entry.state)
 
     def rest_unread(self, body: Mapping[str, Any]) -> None:
         """Likewise, of one that was not read."""
         uid, status = body["metadata"]["uid"], body["status"]
-        self._resting[uid] = _Rest(Version(version_number(body)), _state(status.get("phase"), status.get("api")))
+        version, state = Version(version_number(body)), _state(status.get("phase"), status.get("api"))
+        self._resting[uid] = _Rest(sys.intern(body["metadata"]["namespace"]), version, state)
 
     def leave(self, uid: str, entry: Entry) -> None:
         """It was let go, and is deleted any moment."""
         self._drop(uid)
-        self._resting[uid] = _Rest(Version(entry.version.number), None)
+        self._resting[uid] = _Rest(entry.namespace, Version(entry.version.number), None)
 
     def forget(self, uid: str) -> None:
         """It is deleted: nothing more comes."""
         self._drop(uid)
         self._resting.pop(uid, None)
+
+    def doubt(self, namespace: str | None, uids: Collection[str]) -> Iterator[str]:
+        """These are all in `namespace`, or everywhere. Forget others that rest; the answer is those that need work."""
+        for uid, rest in list(self._resting.items()):
+            if rest.state and namespace in (None, rest.namespace) and uid not in uids:
+                del self._resting[uid]
+        for uid, entry in self:
+            if namespace in (None, entry.namespace) and uid not in uids and not entry.vanished:
+                entry.missing = True
+                yield uid
 
     def prune(self) -> None:
         """Forget what was let go long ago and whose deletion the watch did not bring."""

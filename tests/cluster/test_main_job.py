@@ -362,6 +362,22 @@ def test_watches_that_are_cut_and_refused_stop_no_poll_and_come_back(
     assert operator.stop() == 0
 
 
+def test_a_run_whose_resource_went_while_nobody_watched_is_cancelled(
+    kubectl: Kubectl, namespace: str, start_operator: StartOperator, openai: OpenAIControl, api_proxy: ApiProxy
+) -> None:
+    """No event tells of it, and nothing is to be written that would fail."""
+    operator = start_operator(namespace, through_proxy=api_proxy)
+    gone = Resource.apply(kubectl, "gone", RESPONSE | {"pollingInterval": "5m"}, script="never")
+    gone.wait_phase("InProgress")
+    api_proxy.fail("GET", "/openairuns$", 410, times=None)
+    api_proxy.cut_watches()
+    operator.wait_for_log("The watch ended")
+    kubectl.run("patch", "openairun", "gone", "--type=merge", '--patch={"metadata": {"finalizers": null}}')
+    gone.delete()
+    api_proxy.heal()
+    wait_until(lambda: [each["cancel_calls"] for each in openai.runs()] == [1], 30, "its run to be cancelled")
+
+
 def test_an_api_group_that_was_away_for_seconds_is_watched_again(
     kubectl: Kubectl, namespace: str, start_operator: StartOperator, openai: OpenAIControl, api_proxy: ApiProxy
 ) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -193,39 +193,84 @@ async def test_kopf_remembers_nothing_of_an_object(watched: Watched, monkeypatch
     assert list(kept[0].iter_all_memories()) == []
 
 
+class Lists:
+    """Notes what it is asked and told."""
+
+    def __init__(self, since: dict[str, str] | None = None) -> None:
+        self.known = since or {}
+        self.asked: list[tuple[str, str | None]] = []
+        self.told: list[tuple[str, str | None, str, set[str]]] = []
+
+    async def since(self, plural: str, namespace: str | None) -> str | None:
+        self.asked.append((plural, namespace))
+        return self.known.get(plural)
+
+    def listed(self, plural: str, namespace: str | None, version: str, uids: Collection[str]) -> None:
+        self.told.append((plural, namespace, version, set(uids)))
+
+
+def listing(settings: kopf.OperatorSettings, plural: str) -> AsyncIterator[tuple[Collection[Any], str]]:
+    """As kopf's watch has it."""
+    resource = references.Resource(GROUP, "v1alpha1", plural)
+    return watching.fetching.fetch_objs(
+        settings=settings, resource=resource, namespace="team", logger=logging.getLogger()
+    )
+
+
+def pages(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
+    """Have kopf list an object on each page; 0 is one that does not come."""
+
+    async def answers(**_: Any) -> AsyncIterator[tuple[list[Any], str]]:
+        for number in numbers:
+            if not number:
+                raise TimeoutError
+            yield [{**OBJECT, "metadata": {**OBJECT["metadata"], "uid": f"uid-{number}"}}], "8"
+
+    monkeypatch.setattr(kopf_listing, "_LIST", answers)
+
+
 async def test_what_was_just_listed_is_not_listed_again(
     settings: kopf.OperatorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kopf would make a task for each object at each start: most of what a start would take."""
-    asked = []
+    pages(monkeypatch, 1)
+    lists = Lists({PLURAL: "7"})
+    assert [version async for _, version in listing(settings, PLURAL)] == ["8"]
+    with kopf_listing.watching(lists):
+        assert [each async for each in listing(settings, PLURAL)] == [((), "7")]
+        assert [version async for _, version in listing(settings, "openaiproviders")] == ["8"]
+    assert lists.asked == [(PLURAL, "team"), ("openaiproviders", "team")]
+    assert [plural for plural, *_ in lists.told] == ["openaiproviders"]
 
-    async def since(plural: str, namespace: str | None) -> str | None:
-        asked.append((plural, namespace))
-        return "7" if plural == PLURAL else None
 
-    async def listing(**_: Any) -> AsyncIterator[tuple[list[Any], str]]:
-        yield [OBJECT], "8"
+async def test_what_a_new_list_no_longer_shows_is_known_when_the_list_is_whole(
+    settings: kopf.OperatorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kopf tells nobody of what went while the watch was away."""
+    lists = Lists()
+    with kopf_listing.watching(lists):
+        pages(monkeypatch, 1, 2, 0)
+        with pytest.raises(TimeoutError):
+            _ = [each async for each in listing(settings, PLURAL)]
+        assert lists.told == []
+        pages(monkeypatch, 1, 2, 3)
+        assert len([each async for each in listing(settings, PLURAL)]) == 3
+    assert lists.told == [(PLURAL, "team", "8", {"uid-1", "uid-2", "uid-3"})]
 
-    monkeypatch.setattr(kopf_listing, "_LIST", listing)
 
-    async def listed(plural: str) -> list[Any]:
-        resource = references.Resource(GROUP, "v1alpha1", plural)
-        # As kopf's watch has it.
-        chunks = watching.fetching.fetch_objs(
-            settings=settings, resource=resource, namespace="team", logger=logging.getLogger()
-        )
-        return [chunk async for chunk in chunks]
+class Keeper:
+    """Notes what it is told."""
 
-    assert await listed(PLURAL) == [([OBJECT], "8")]
-    with kopf_listing.watching_from(since):
-        assert await listed(PLURAL) == [((), "7")]
-        assert await listed("openaiproviders") == [([OBJECT], "8")]
-    assert asked == [(PLURAL, "team"), ("openaiproviders", "team")]
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def listed(self, *what: Any) -> None:
+        self.told.append(what)
 
 
 async def test_a_watch_begins_once_from_what_was_listed_and_lists_when_it_begins_anew() -> None:
     """It would meet the same 410 again and again, and never see what it missed."""
-    listed = assembly.Listed()
+    listed = assembly.Listed(cast(Any, Keeper()), cast(Any, Keeper()))
     first = asyncio.create_task(listed.since(PLURAL, None))
     assert await listed.since("openaiproviders", None) is None
     assert not first.done(), "the list is not there yet"
@@ -233,6 +278,15 @@ async def test_a_watch_begins_once_from_what_was_listed_and_lists_when_it_begins
     listed.whole.set()
     assert await first == "7"
     assert await listed.since(PLURAL, None) is None
+
+
+def test_who_keeps_runs_and_who_keeps_providers_is_told_of_their_lists() -> None:
+    reconciler, providers = Keeper(), Keeper()
+    listed = assembly.Listed(cast(Any, reconciler), cast(Any, providers))
+    listed.listed(PLURAL, "team", "7", {"uid-1"})
+    listed.listed("openaiproviders", None, "8", {"uid-2"})
+    listed.listed("namespaces", None, "9", {"uid-3"})
+    assert (reconciler.told, providers.told) == ([("team", {"uid-1"})], [(None, "8", {"uid-2"})])
 
 
 def test_kopfs_names_are_its_own(settings: kopf.OperatorSettings) -> None:

@@ -16,6 +16,8 @@ from reconciling import ApiServer, Body, World
 from openairun_operator.lifecycle.run import Run
 
 _RUNS = 150
+_AT_ONCE = 8
+"""So many may claim."""
 _EACH = 0.5
 """Blocks of memory a run that may be left: a string that is kept of each is one."""
 
@@ -87,7 +89,8 @@ class Crowd(World):
         self.events.clear()
 
     async def _work(self, uids: list[str]) -> None:
-        await asyncio.gather(*map(self.reconciler.work, uids))
+        for first in range(0, len(uids), _AT_ONCE):
+            await asyncio.gather(*map(self.reconciler.work, uids[first : first + _AT_ONCE]))
 
 
 def _delete(body: dict[str, Any]) -> None:

@@ -99,6 +99,26 @@ def test_a_key_is_worked_on_by_one_worker_at_a_time_and_again_if_woken_meanwhile
     in_virtual_time(main())
 
 
+def test_times_that_no_longer_count_take_little_room_and_those_that_do_are_kept() -> None:
+    """A finished run that is deleted by hand was to be deleted tomorrow."""
+
+    async def main() -> None:
+        diary = Diary()
+        scheduler = Scheduler(diary.work, 1)
+        kept = [f"k{i}" for i in range(50)]
+        for key in kept:
+            scheduler.wake(key, 10, first=key == "k7")
+        for i in range(5_000):
+            scheduler.wake(f"gone{i}", 86_400)
+            scheduler.forget(f"gone{i}")
+        assert sum(map(len, scheduler._heaps.values())) < 500
+        async with running(scheduler):
+            await asyncio.sleep(20)
+        assert diary.keys == ["k7", *(key for key in kept if key != "k7")]
+
+    in_virtual_time(main())
+
+
 def test_concurrency_is_bounded_and_all_get_their_turn() -> None:
     async def main() -> None:
         diary = Diary(takes=1)

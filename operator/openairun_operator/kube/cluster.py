@@ -39,7 +39,7 @@ Body = dict[str, Any]
 Kind = Literal["ConfigMap", "Secret"]
 
 _TIMEOUT: Final = 15.0
-_PAGE: Final = 200
+PAGE: Final = 200
 """Objects of a list that are parsed at once, and twice as many while the next page comes: each takes 25 KiB then."""
 _SOON: Final = 4.0
 """For a Lease: an answer that comes later is of no use. So long others wait for room while requests hang."""
@@ -253,7 +253,7 @@ class Cluster:
         """A list, page by page; while one is read, the next is on its way."""
 
         def ask(more: str = "") -> asyncio.Task[Body]:
-            asking = asyncio.create_task(self._exchange("GET", f"list {plural}", f"{path}?limit={_PAGE}{more}"))
+            asking = asyncio.create_task(self._exchange("GET", f"list {plural}", f"{path}?limit={PAGE}{more}"))
             asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may want it any more
             return asking
 

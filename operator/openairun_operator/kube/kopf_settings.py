@@ -6,6 +6,8 @@ from typing import Any
 import kopf
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory  # what spawn_tasks takes, and not exported
 
+from openairun_operator.kube.cluster import PAGE
+
 
 class _Endless:
     """Pauses between retries, without end: a server that is away is no reason to give up. Iterable anew each time."""
@@ -66,7 +68,7 @@ def apply(settings: kopf.OperatorSettings) -> None:
     settings.networking.error_backoffs = _Endless()
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
-    settings.watching.chunk_size = 200  # all in one would take memory that is needed for nothing else
+    settings.watching.chunk_size = PAGE
     settings.persistence.finalizer = "kopf.openairun.dev/finalizer"
     settings.persistence.progress_storage = _NoProgress()
     settings.persistence.diffbase_storage = _NoDiffBase()

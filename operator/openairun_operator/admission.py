@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from openairun_operator.acting import Providers
 from openairun_operator.buckets import Bucket
 from openairun_operator.calls import Calls, Purpose
 from openairun_operator.lifecycle import adopting
@@ -13,6 +12,7 @@ from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.provider import OWN, Provider, lane
 from openairun_operator.lifecycle.queueing import goes, waits
 from openairun_operator.lifecycle.run import Run
+from openairun_operator.provision import Providers
 from openairun_operator.slots import Slots
 from openairun_operator.store import Entry
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from openairun_operator.acting import Actor, Providers, unclaimed
+from openairun_operator.acting import Actor
 from openairun_operator.admission import Admission
 from openairun_operator.api.base import dump
 from openairun_operator.api.names import DEFAULT_PROVIDER, FINALIZER
@@ -44,7 +44,9 @@ from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.lifecycle.provider import OWN, Provider, deleted_default
 from openairun_operator.lifecycle.queueing import has_provider, waits
 from openairun_operator.metrics import Metrics
+from openairun_operator.provision import Providers
 from openairun_operator.scheduler import Scheduler, TryAgainError
+from openairun_operator.sending import unclaimed
 from openairun_operator.store import Entry, Store
 
 logger = logging.getLogger(__name__)
@@ -257,9 +259,9 @@ class Reconciler:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + limit
-        await self._actor.drain(limit)
+        await self._actor.sender.drain(limit)
         end = max(end, loop.time() + _LAST_WRITES)
-        unwritten = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.unwritten(entry)]
+        unwritten = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.sender.unwritten(entry)]
         if unwritten:
             tasks = [asyncio.create_task(each) for each in unwritten]
             await asyncio.wait(tasks, timeout=end - loop.time())
@@ -267,7 +269,7 @@ class Reconciler:
             if entry.vanished:  # the next operator knows nothing of it
                 await self._release(uid, entry, left_behind(entry.run, self._facts(entry)))
             else:
-                await self._actor.unclaim(entry)
+                await self._actor.sender.unclaim(entry)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await asyncio.gather(*map(self._let_go, self._departures.all_free()))
@@ -286,7 +288,7 @@ class Reconciler:
 
     async def _write_down(self, entry: Entry) -> None:
         """Have an answer recorded that a restart would lose."""
-        while record := self._actor.unwritten(entry):
+        while record := self._actor.sender.unwritten(entry):
             try:
                 await self._actor.act(entry, Note(record))
             except ClusterError as error:
@@ -386,7 +388,7 @@ class Reconciler:
         if pause := self._admission.in_line(entry, calm.target.provider):
             return pause
         with self._admission.asking(entry, calm.target.provider):
-            await self._actor.look(entry, calm.target)
+            await self._actor.looker.look(entry, calm.target)
         if entry.calm is not calm or entry.vanished or not calm.lasts(known):
             entry.calm = None
             return None

@@ -6,17 +6,21 @@ The watch can be slow, and then brings what is long past: versions are compared,
 import asyncio
 import dataclasses
 import json
+import random
 import sys
 import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from openairun_operator.api.record import Record
+from openairun_operator.lifecycle import status as st
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.facts import Knowledge
+from openairun_operator.lifecycle.failure import Failure, retry_delay
 from openairun_operator.lifecycle.glancing import Calm
 from openairun_operator.lifecycle.run import Run, parse
 
@@ -172,6 +176,14 @@ class Entry:
         number = version_number(body)
         if number > self.version.number:
             self.version = Version(number)
+
+    def hold_back(self, failure: Failure, now: datetime) -> None:
+        """What failed is tried again, later each time."""
+        known = self.known
+        known.failure, known.failed_at = failure, now
+        known.failures += 1
+        interval = st.interval_of(self.run.spec, self.run.record).total_seconds()
+        known.retry_at = now + timedelta(seconds=retry_delay(failure, known.failures, random.random(), interval))
 
     def break_off(self) -> None:
         """Break off the look under way, unless it is soon over: the run is to be ended."""

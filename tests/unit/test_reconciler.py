@@ -676,7 +676,8 @@ async def test_a_finished_run_that_is_shown_as_going_is_put_right(world: World) 
     mixed = world.api.change(lambda body: body["status"].update(conditions=going))
     restarted = World()
     restarted.api, restarted.now = world.api, world.now
-    restarted.reconciler._cluster = restarted.reconciler._actor._cluster = world.api  # type: ignore[assignment]
+    actor = restarted.reconciler._actor
+    restarted.reconciler._cluster = actor._cluster = actor.sender._cluster = world.api  # type: ignore[assignment]
     restarted.reconciler.saw(None, mixed)
     await restarted.work()
     shown = {condition["type"]: condition["status"] for condition in world.status["conditions"]}
@@ -776,7 +777,7 @@ async def test_without_the_right_to_act_nothing_is_done_until_it_is_there(world:
 
 async def test_the_right_to_act_lost_between_claim_and_create_sends_nothing(world: World) -> None:
     allowed = True
-    world.reconciler._actor._may_act = lambda: allowed
+    world.reconciler._actor.sender._may_act = lambda: allowed
     world.reconciler._may_act = lambda: allowed
     write_status = world.api.write_status
 

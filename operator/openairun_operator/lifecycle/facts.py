@@ -126,6 +126,11 @@ class Knowledge:
         elif isinstance(decision.action, Observe | Wait):
             self.ending_since, self.cancelled, self.cancel_tried, self.cancel_refused = None, False, False, False
 
+    def succeeded(self) -> None:
+        """A call succeeded: what failed before holds nothing back."""
+        self.failure = self.failed_at = self.retry_at = None
+        self.failures = 0
+
     def read_for(self, purpose: str, now: datetime) -> Contents | None:
         """The contents that were read for `purpose`, just now: what stands elsewhere may have changed since."""
         contents = self.contents

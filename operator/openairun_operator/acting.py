@@ -34,7 +34,7 @@ from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.observation import Target
 from openairun_operator.looking import BrokenOffError, Looker
 from openairun_operator.metrics import Metrics
-from openairun_operator.provision import Providers
+from openairun_operator.protocols import Providers
 from openairun_operator.sending import Sender
 from openairun_operator.store import Entry
 

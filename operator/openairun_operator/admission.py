@@ -12,7 +12,7 @@ from openairun_operator.lifecycle.facts import Facts
 from openairun_operator.lifecycle.provider import OWN, Provider, lane
 from openairun_operator.lifecycle.queueing import goes, waits
 from openairun_operator.lifecycle.run import Run
-from openairun_operator.provision import Providers
+from openairun_operator.protocols import Providers
 from openairun_operator.slots import Slots
 from openairun_operator.store import Entry
 

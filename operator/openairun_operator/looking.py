@@ -18,7 +18,7 @@ from openairun_operator.lifecycle.facts import Policy
 from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.lifecycle.observation import RunObservation, RunRef, Target
 from openairun_operator.metrics import Metrics
-from openairun_operator.provision import Providers
+from openairun_operator.protocols import Providers
 from openairun_operator.store import Entry
 from openairun_operator.wires.protocol import Wire
 

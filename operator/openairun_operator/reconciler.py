@@ -20,7 +20,6 @@ from openairun_operator.admission import Admission
 from openairun_operator.api.base import dump
 from openairun_operator.api.names import DEFAULT_PROVIDER, FINALIZER
 from openairun_operator.api.status import OpenAIRunStatus
-from openairun_operator.claims import Claims
 from openairun_operator.departures import Departures
 from openairun_operator.kube.cluster import Cluster, ClusterError, ConflictError, GoneError
 from openairun_operator.kube.events import Events
@@ -31,12 +30,10 @@ from openairun_operator.lifecycle.actions import (
     Adopt,
     Cancel,
     Claim,
-    Create,
     Delete,
     Note,
     Observe,
     Release,
-    Submit,
     Wait,
 )
 from openairun_operator.lifecycle.decide import decide, left_behind, superseded
@@ -44,7 +41,7 @@ from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.lifecycle.provider import OWN, Provider, deleted_default
 from openairun_operator.lifecycle.queueing import has_provider, waits
 from openairun_operator.metrics import Metrics
-from openairun_operator.provision import Providers
+from openairun_operator.protocols import Providers
 from openairun_operator.scheduler import Scheduler, TryAgainError
 from openairun_operator.sending import unclaimed
 from openairun_operator.store import Entry, Store
@@ -61,6 +58,8 @@ _WORTH_SAYING: Final = 2.0
 _LAST_WRITES: Final = 5.0
 _STANDSTILL: Final = 1.0
 """Seconds until it is tried again, while this process may not act."""
+_DOUBT: Final = 10.0
+"""Seconds until it is looked for again, when nobody could say whether it is there."""
 _SWEEP: Final = 60.0
 _DEPARTURES: Final = 0.5
 _STUCK: Final = 60.0
@@ -104,7 +103,6 @@ class Reconciler:
         self._store = Store()
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
         self._admission = Admission(providers, self.scheduler.wake, _seconds)
-        self._claims = Claims(self.scheduler.wake)
         self._departures = Departures(_seconds)
         self._actor = Actor(policy, cluster, providers, events, metrics, clock, may_act, self._admission.in_flight)
         metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
@@ -148,14 +146,15 @@ class Reconciler:
 
     def listed(self, namespace: str | None, uids: Collection[str]) -> None:
         """These are all that there are in `namespace`, or everywhere: others may have gone while nobody watched."""
-        for uid in self._store.doubt(namespace, uids):
-            self.scheduler.wake(uid, first=True)
+        for uid, entry in self._store.doubt(namespace, uids):
+            entry.break_off()
+            self.scheduler.wake(uid)
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:
         if entry is None or not entry.run.record or st.finished(entry.run.status):
             self._forget(uid)
             return
-        entry.vanished = True
+        entry.vanished, entry.missing = True, False
         entry.break_off()
         self.scheduler.wake(uid, first=True)
 
@@ -265,6 +264,9 @@ class Reconciler:
         if unwritten:
             tasks = [asyncio.create_task(each) for each in unwritten]
             await asyncio.wait(tasks, timeout=end - loop.time())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await asyncio.gather(*(self._look_for(uid, entry) for uid, entry in self._store if entry.missing))
         for uid, entry in self._unsettled():
             if entry.vanished:  # the next operator knows nothing of it
                 await self._release(uid, entry, left_behind(entry.run, self._facts(entry)))
@@ -326,10 +328,13 @@ class Reconciler:
 
     async def work(self, uid: str) -> float | None:
         """Bring the resource as far as it goes now; the answer is when to come back, in seconds."""
-        try:
-            return await self._work(uid)
-        finally:
-            self._claims.leave(uid)
+        entry = self._store.get(uid)
+        if entry and entry.missing:
+            await self._look_for(uid, entry)
+        pause = await self._work(uid)
+        if entry and entry.missing:  # its run is looked at and ended in time all the same
+            return _DOUBT if pause is None else min(pause, _DOUBT)
+        return pause
 
     async def _work(self, uid: str) -> float | None:
         for _ in range(_STEPS):
@@ -339,9 +344,6 @@ class Reconciler:
             if not self._may_act():
                 return _STANDSTILL
             try:
-                if entry.missing:
-                    await self._look_for(uid, entry)
-                    continue
                 pause = await self._glance(entry)
                 if pause is None:
                     pause = await self._step(uid, entry)
@@ -358,8 +360,13 @@ class Reconciler:
 
     async def _look_for(self, uid: str, entry: Entry) -> None:
         """A list did not show it. Believe it only when it was looked for: its run is going to be cancelled."""
-        body = await self._cluster.find(entry.run)
         entry.missing = False
+        try:
+            body = await self._cluster.find(entry.run)
+        except ClusterError as error:
+            logger.warning("%s: %s", entry.run.key, error)
+            entry.missing = True
+            return
         if body is None:
             self._saw_deleted(uid, entry)
 
@@ -448,14 +455,10 @@ class Reconciler:
                 self._leave(uid, entry)
                 return -1
             case action:
-                if isinstance(action, Claim) and not self._claims.enter(uid):
-                    return -1
                 if pause := self._admission.pause(entry, action, facts):
                     if pause >= _WORTH_SAYING and (waits(decision) or isinstance(action, Adopt)):
                         await self._show(entry, creating.in_line(run, facts))
                     return pause
-                if isinstance(action, Create | Submit):
-                    self._claims.leave(uid)
                 with self._admission.calling(run, action, facts, ending=decision.ending):
                     await (self._claim(entry, action) if isinstance(action, Claim) else self._actor.act(entry, action))
                 return None
@@ -516,6 +519,5 @@ class Reconciler:
     def _drop(self, uid: str) -> None:
         """It needs no more work, and no room."""
         self.scheduler.forget(uid)
-        self._claims.leave(uid)
         self._admission.leaves(uid)
         self._departures.gone(uid)

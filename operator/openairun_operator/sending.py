@@ -22,7 +22,7 @@ from openairun_operator.lifecycle.observation import Contents, CreateRequest, Ru
 from openairun_operator.lifecycle.run import Run, dump_record
 from openairun_operator.looking import Looker
 from openairun_operator.metrics import Metrics
-from openairun_operator.provision import Providers
+from openairun_operator.protocols import Providers
 from openairun_operator.store import Entry
 
 logger = logging.getLogger(__name__)

@@ -260,15 +260,17 @@ class Store:
         self._drop(uid)
         self._resting.pop(uid, None)
 
-    def doubt(self, namespace: str | None, uids: Collection[str]) -> Iterator[str]:
-        """These are all in `namespace`, or everywhere. Forget others that rest; the answer is those that need work."""
+    def doubt(self, namespace: str | None, uids: Collection[str]) -> Iterator[tuple[str, Entry]]:
+        """These are all that there are in `namespace`, or everywhere. Others that need work are missing, and are the
+        answer; those that need none have left.
+        """
         for uid, rest in list(self._resting.items()):
             if rest.state and namespace in (None, rest.namespace) and uid not in uids:
-                del self._resting[uid]
+                self._resting[uid] = _Rest(rest.namespace, Version(rest.version.number), None)
         for uid, entry in self:
             if namespace in (None, entry.namespace) and uid not in uids and not entry.vanished:
                 entry.missing = True
-                yield uid
+                yield uid, entry
 
     def prune(self) -> None:
         """Forget what was let go long ago and whose deletion the watch did not bring."""

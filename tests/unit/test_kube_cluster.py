@@ -366,7 +366,7 @@ class Hanging(Wire):
 
 async def test_nobody_waits_long_for_those_whom_the_api_server_lets_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits has a worker, and others need one to look at runs and to cancel them."""
-    monkeypatch.setattr("openairun_operator.kube.cluster._SOON", 0.01)
+    monkeypatch.setattr("openairun_operator.kube.room._PATIENCE", 0.01)
     wire = Hanging()
     cluster = connected(wire)
     first = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(16)]
@@ -385,17 +385,17 @@ async def test_nobody_waits_long_for_those_whom_the_api_server_lets_wait(monkeyp
     assert len(wire.sent) == 32
 
 
-async def test_once_the_api_server_answers_everybody_has_patience_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openairun_operator.kube.cluster._SOON", 0.1)
+async def test_what_is_claimed_is_sent_and_recorded_before_more_is_claimed() -> None:
+    """An operator that is killed leaves it as a create without an answer."""
     wire = Hanging()
     cluster = connected(wire)
-    cluster._note_answer(hangs=True)
     asked = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(16)]
     await asyncio.sleep(0)
-    waiting = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(3)]
-    await asyncio.sleep(0.01)
-    cluster._note_answer(hangs=False)
-    await asyncio.sleep(0.2)
-    assert not any(task.done() for task in waiting)
+    asked += [asyncio.create_task(cluster.hold(RUN, "{}"))]
+    asked += [asyncio.create_task(cluster.read_provider("team", "red"))]
+    asked += [asyncio.create_task(cluster.write_status(RUN, {"phase": "Pending"}))]
+    await asyncio.sleep(0)
     wire.answering.set()
-    assert [await task for task in asked + waiting] == [{}] * 19
+    await asyncio.gather(*asked)
+    last = [(method, url.rsplit("/", 1)[-1]) for method, url, _ in wire.sent[16:]]
+    assert last == [("PATCH", "status"), ("PATCH", RUN.name), ("GET", "red")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -10,9 +12,8 @@ from providing import RED, RUNS, Town
 from providing import town as town
 from reconciling import UID, Body, World
 
-from openairun_operator import assembly
+from openairun_operator import assembly, reconciler
 from openairun_operator.kube.cluster import ClusterError
-from openairun_operator.scheduler import TryAgainError
 
 
 @pytest.fixture
@@ -36,45 +37,108 @@ async def test_a_run_whose_resource_went_is_cancelled(world: World) -> None:
     assert world.events[-1].reason == "Cancelled"
 
 
-async def test_what_is_known_to_have_gone_is_looked_for_no_more(world: World) -> None:
-    """Its run would not be cancelled while the API server is away."""
-    world.api.body = None
-    world.reconciler.saw("DELETED", world.api.sent[-1])
-    world.reconciler.listed(None, set())
-    assert not world.entry.missing
-
-
-async def test_it_is_urgent(world: World) -> None:
-    world.reconciler.listed(None, set())
-    assert world.reconciler.scheduler.hurries()
-
-
 async def test_a_list_alone_is_not_believed(world: World) -> None:
     """It is money that a wrong one would cost."""
     looks = len(world.wire.observed)
     world.reconciler.listed(None, set())
     await world.work()
+    assert not world.entry.missing
     assert world.wire.cancelled == []
     world.now = world.now.replace(second=59)
     await world.work()
     assert len(world.wire.observed) == looks + 1
 
 
-async def test_it_is_looked_for_until_the_api_server_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away(run: Any) -> Any:
-        raise ClusterError("look for the resource", None, "away")
+async def away(run: Any) -> Any:
+    raise ClusterError("look for the resource", None, "away")
 
+
+async def test_it_is_looked_for_until_the_api_server_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     find = world.api.find
     world.api.body = None
     world.reconciler.listed(None, set())
     monkeypatch.setattr(world.api, "find", away)
+    monkeypatch.setattr(reconciler, "_DOUBT", 0.001)
     for _ in range(3):
-        with pytest.raises(TryAgainError, match="away"):
-            await world.work()
+        assert await world.work() == 0.001
     assert world.wire.cancelled == []
     monkeypatch.setattr(world.api, "find", find)
     await world.work()
     assert len(world.wire.cancelled) == 1
+
+
+async def test_its_run_is_looked_at_and_cancelled_at_its_deadline_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = len(world.wire.observed)
+    world.reconciler.listed(None, set())
+    monkeypatch.setattr(world.api, "find", away)
+    world.now += timedelta(minutes=1)
+    await world.work()
+    assert len(world.wire.observed) > looks
+    world.now += timedelta(hours=2)
+    await world.work()
+    assert len(world.wire.cancelled) == 1
+
+
+@pytest.mark.parametrize("order", [("listed", "deleted"), ("deleted", "listed")])
+async def test_what_is_known_to_have_gone_is_cancelled_and_not_looked_for(
+    order: tuple[str, str], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find(run: Any) -> Any:
+        raise AssertionError("looked for")
+
+    monkeypatch.setattr(world.api, "find", find)
+    world.api.body = None
+    for each in order:
+        if each == "listed":
+            world.reconciler.listed(None, set())
+        else:
+            world.reconciler.saw("DELETED", world.api.sent[-1])
+    await world.work()
+    assert len(world.wire.cancelled) == 1
+
+
+async def test_it_is_looked_for_at_once(world: World) -> None:
+    world.reconciler.scheduler.forget(UID)
+    world.reconciler.listed(None, set())
+    assert world.reconciler.scheduler.known(UID)
+    assert not world.reconciler.scheduler.hurries(), "it may be a mistake"
+
+
+async def test_a_look_at_a_server_that_hangs_does_not_hold_it_up(world: World) -> None:
+    world.wire.looking = asyncio.Event()
+    world.now += timedelta(minutes=1)
+    work = asyncio.create_task(world.work())
+    while not world.entry.looking:  # noqa: ASYNC110 - a look has no event to wait for
+        await asyncio.sleep(0)
+    world.reconciler.listed(None, set())
+    when = world.entry.looking.when()
+    assert when
+    assert when - asyncio.get_running_loop().time() < 10
+    world.wire.looking.set()
+    await work
+
+
+async def test_an_operator_that_stops_looks_for_it_and_names_its_run(world: World) -> None:
+    """The next one knows nothing of it."""
+    world.api.body = None
+    world.reconciler.listed(None, set())
+    await world.reconciler.drain(1)
+    assert [event.reason for event in world.events][-1] == "Orphaned"
+
+
+async def test_a_doubt_that_comes_while_it_is_looked_for_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await world.api.find(world.entry.run)
+
+    async def find(run: Any) -> Any:
+        world.reconciler.listed(None, set())
+        return found
+
+    world.reconciler.listed(None, set())
+    monkeypatch.setattr(world.api, "find", find)
+    await world.work()
+    assert world.entry.missing
 
 
 async def test_what_is_listed_and_what_is_in_another_namespace_is_not_doubted(world: World) -> None:
@@ -108,6 +172,19 @@ async def test_a_finished_one_is_counted_no_longer() -> None:
         assert [phase for phase, _ in states()] == ["Completed"]
     world.reconciler.listed("team", set())
     assert list(states()) == []
+
+
+async def test_what_the_watch_brings_late_of_a_finished_one_does_not_bring_it_back() -> None:
+    world = World()
+    world.wire.status = "completed"
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    await world.work()
+    world.now = world.now.replace(second=30)
+    await world.work()
+    world.reconciler.listed(None, set())
+    await world.show(*range(len(world.api.sent)))
+    assert (list(world.reconciler._store), list(world.reconciler._store.states())) == ([], [])
+    assert "Orphaned" not in [event.reason for event in world.events]
 
 
 async def test_what_was_let_go_is_remembered_since_its_last_events_may_come_late(world: World) -> None:

@@ -32,6 +32,7 @@ from openairun_operator.api.names import (
     RECORD_ANNOTATION,
 )
 from openairun_operator.kube import patches
+from openairun_operator.kube.room import Room
 from openairun_operator.lifecycle.events import Event
 from openairun_operator.lifecycle.run import Run
 
@@ -42,7 +43,7 @@ _TIMEOUT: Final = 15.0
 PAGE: Final = 200
 """Objects of a list that are parsed at once, and twice as many while the next page comes: each takes 25 KiB then."""
 _SOON: Final = 4.0
-"""For a Lease: an answer that comes later is of no use. So long others wait for room while requests hang."""
+"""For a Lease: an answer that comes later is of no use."""
 _RESOURCES: Final = f"/apis/{API_VERSION}"
 _CORE: Final = "/api/v1"
 _LEASES: Final = "/apis/coordination.k8s.io/v1"
@@ -188,14 +189,11 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient, where: str = "") -> None:
         self._api = api
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._room = Room(_AT_ONCE)
         self.where = where
         """Which cluster it is, for a person."""
         self.unanswered = -math.inf
         """When a request was last given up without an answer (`time.monotonic()`)."""
-        self._hangs = False
-        """Whether the last request got no answer in time."""
-        self._waiting: set[asyncio.Timeout] = set()
 
     @classmethod
     async def connect(cls) -> "Cluster":
@@ -284,7 +282,7 @@ class Cluster:
             "finalizers": [*run.finalizers] if run.has_finalizer else [*run.finalizers, FINALIZER],
             "annotations": {RECORD_ANNOTATION: record},
         }
-        return await self._patch(run, "claim the run", metadata)
+        return await self._patch(run, "claim the run", metadata, begins=True)
 
     async def annotate(self, run: Run, record: str) -> Body:
         """Write the record, whatever else changed."""
@@ -307,7 +305,7 @@ class Cluster:
             {"op": "test", "path": path, "value": FINALIZER},
             {"op": "remove", "path": path},
         ]
-        return await self._send(run, "release the finalizer", patch, _JSON)
+        return await self._exchange("PATCH", "release the finalizer", _place(run), patch, _JSON)
 
     async def write_status(self, run: Run, difference: Mapping[str, Any]) -> Body:
         """Merge `difference` into the status, as it was seen in `run`.
@@ -342,11 +340,9 @@ class Cluster:
     async def _send_status(self, run: Run, what: str, operations: list[Body]) -> Body:
         return await self._exchange("PATCH", what, f"{_place(run)}/status", operations, _JSON)
 
-    async def _patch(self, run: Run, what: str, metadata: Mapping[str, Any]) -> Body:
-        return await self._send(run, what, {"metadata": {"uid": run.uid, **metadata}}, _MERGE)
-
-    async def _send(self, run: Run, what: str, patch: Any, content_type: str) -> Body:
-        return await self._exchange("PATCH", what, _place(run), patch, content_type)
+    async def _patch(self, run: Run, what: str, metadata: Mapping[str, Any], *, begins: bool = False) -> Body:
+        patch = {"metadata": {"uid": run.uid, **metadata}}
+        return await self._exchange("PATCH", what, _place(run), patch, _MERGE, begins=begins)
 
     async def post_event(self, subject: Subject, event: Event, at: datetime, instance: str) -> None:
         """Show `event`, which was at `at`, with the resource. Raises ConflictError if it is shown already."""
@@ -382,7 +378,7 @@ class Cluster:
     async def read_provider(self, namespace: str, name: str) -> Body:
         """An OpenAIProvider as it is now. Raises GoneError if there is none."""
         path = _path(_RESOURCES, namespace, PROVIDER_PLURAL, name)
-        return await self._exchange("GET", f"read {PROVIDER_KIND} {name}", path)
+        return await self._exchange("GET", f"read {PROVIDER_KIND} {name}", path, begins=True)
 
     async def write_provider_status(self, body: Mapping[str, Any], difference: Mapping[str, Any]) -> Body:
         """Merge `difference` into the status of the OpenAIProvider `body`. Raises GoneError if it is another object."""
@@ -430,47 +426,22 @@ class Cluster:
         content_type: str = "application/json",
         timeout: float = _TIMEOUT,
         beside: bool = False,
+        begins: bool = False,
     ) -> Body:
         """One request, as plain JSON; `beside` those that the workers make. Raises ClusterError.
+
+        `begins` something that further requests finish: they go first.
 
         Without the client's models: they take more than a second of CPU and 27 MiB to load, and repeat in their errors
         what they cannot read.
         """
         try:
-            async with contextlib.nullcontext() if beside else self._in_room():
+            async with contextlib.nullcontext() if beside else self._room.turn(begins=begins):
                 return await self._send_request(method, what, path, body, content_type, timeout)
         except (TimeoutError, client.ApiException, aiohttp.ClientError, OSError, ssl.SSLError) as error:
             if not isinstance(error, client.ApiException):
                 self.unanswered = time.monotonic()
             raise _error(what, error) from error
-
-    @contextlib.asynccontextmanager
-    async def _in_room(self) -> AsyncIterator[None]:
-        """As one of those that are made at once. Raises TimeoutError.
-
-        While the API server lets requests wait, nobody waits long for those before: to look at a run and to cancel it
-        takes none, but somebody who has time.
-        """
-        async with asyncio.timeout(None) as patience:
-            self._waiting.add(patience)
-            self._be_patient(patience)
-            try:
-                await self._room.acquire()
-            finally:
-                self._waiting.discard(patience)
-        try:
-            yield
-        finally:
-            self._room.release()
-
-    def _be_patient(self, patience: asyncio.Timeout) -> None:
-        patience.reschedule(asyncio.get_running_loop().time() + _SOON if self._hangs else None)
-
-    def _note_answer(self, *, hangs: bool) -> None:
-        if hangs is not self._hangs:
-            self._hangs = hangs
-            for patience in self._waiting:
-                self._be_patient(patience)
 
     async def _send_request(
         self, method: str, what: str, path: str, body: Any, content_type: str, timeout: float
@@ -483,9 +454,9 @@ class Cluster:
             response = await self._api.call_api(*request, _request_timeout=timeout)
             text = await response.read()
         except TimeoutError:
-            self._note_answer(hangs=True)
+            self._room.note_answer(hangs=True)
             raise
-        self._note_answer(hangs=False)
+        self._room.note_answer(hangs=False)
         if not 200 <= response.status < 300:
             raise client.ApiException(response.status, response.reason, body=text.decode(errors="replace"))
         try:

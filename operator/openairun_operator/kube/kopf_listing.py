@@ -45,12 +45,12 @@ async def _fetch(*, resource: Any, namespace: Any, **more: Any) -> AsyncIterator
     if version:
         yield (), version
         return
-    uids, listed = set[str](), ""
-    async for chunk, listed in _LIST(resource=resource, namespace=namespace, **more):
+    uids = set[str]()
+    async for chunk, version in _LIST(resource=resource, namespace=namespace, **more):
         uids.update(each["metadata"]["uid"] for each in chunk)
-        yield chunk, listed
-    if lists:
-        lists.listed(resource.plural, namespace, listed, uids)
+        yield chunk, version
+    if lists and version:
+        lists.listed(resource.plural, namespace, version, uids)
 
 
 fetching.fetch_objs = _fetch

@@ -126,7 +126,7 @@ class Listed:
         return self.versions.pop(namespace, None)
 
     def listed(self, plural: str, namespace: str | None, version: str, uids: Collection[str]) -> None:
-        """At the resourceVersion `version` these were all in `namespace`, or everywhere."""
+        """At the resourceVersion `version` these were all that there were in `namespace`, or everywhere."""
         if plural == PLURAL:
             self.reconciler.listed(namespace, uids)
         elif plural == PROVIDER_PLURAL:
@@ -162,6 +162,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         "scheduler": begin,
         "sweep": reconciler.sweep,
         "let go": reconciler.let_go,
+        "seek": reconciler.seek,
         "key": lambda: key.watch(lambda: reconciler.provider_changed(None)),
         "providers": providers.watch,
         "checks": Checker(providers, cluster, clients, reconciler.counts, may_act).run,

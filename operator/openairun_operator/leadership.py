@@ -43,7 +43,12 @@ async def leading(lease: Lease | None, stop: asyncio.Event, liveness: str | None
 
 
 async def _keep(lease: Lease, stop: asyncio.Event) -> str:
-    other = await lease.keep()
+    try:
+        other = await lease.keep()
+    except Exception:
+        logger.exception("Keeping the Lease failed: this operator stops")
+        stop.set()  # without it nothing would be done, and nobody would know
+        raise
     logger.error("operator %s has taken the Lease: this one stops", other)
     stop.set()
     return f"operator {other} holds the Lease"

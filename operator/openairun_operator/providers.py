@@ -207,10 +207,11 @@ class Providers:
         self._news.set()
 
     def listed(self, namespace: str | None, version: str, uids: Collection[str]) -> None:
-        """At the resourceVersion `version` these were all in `namespace`, or everywhere: others have gone unseen."""
+        """At the resourceVersion `version` these were all that there were in `namespace`, or everywhere."""
+        at = version_number({"metadata": {"resourceVersion": version}})
         for known in self:
             meta = known.body["metadata"]
-            newer = version_number(known.body) > int(version)  # it was read since
+            newer = version_number(known.body) > at  # it was read since
             if namespace in (None, meta["namespace"]) and meta["uid"] not in uids and not newer:
                 self.saw("DELETED", known.body)
 

@@ -41,6 +41,7 @@ from openairun_operator.lifecycle.facts import Facts, Policy
 from openairun_operator.lifecycle.provider import OWN, Provider, deleted_default
 from openairun_operator.lifecycle.queueing import has_provider, waits
 from openairun_operator.metrics import Metrics
+from openairun_operator.missing import Missing
 from openairun_operator.protocols import Providers
 from openairun_operator.scheduler import Scheduler, TryAgainError
 from openairun_operator.sending import unclaimed
@@ -58,8 +59,6 @@ _WORTH_SAYING: Final = 2.0
 _LAST_WRITES: Final = 5.0
 _STANDSTILL: Final = 1.0
 """Seconds until it is tried again, while this process may not act."""
-_DOUBT: Final = 10.0
-"""Seconds until it is looked for again, when nobody could say whether it is there."""
 _SWEEP: Final = 60.0
 _DEPARTURES: Final = 0.5
 _STUCK: Final = 60.0
@@ -104,6 +103,8 @@ class Reconciler:
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
         self._admission = Admission(providers, self.scheduler.wake, _seconds)
         self._departures = Departures(_seconds)
+        self._missing = Missing(self._store.get, cluster, self._saw_deleted)
+        self.seek = self._missing.seek
         self._actor = Actor(policy, cluster, providers, events, metrics, clock, may_act, self._admission.in_flight)
         metrics.watch(self._store.states, self.scheduler.depth, self.scheduler.lag)
 
@@ -146,15 +147,13 @@ class Reconciler:
 
     def listed(self, namespace: str | None, uids: Collection[str]) -> None:
         """These are all that there are in `namespace`, or everywhere: others may have gone while nobody watched."""
-        for uid, entry in self._store.doubt(namespace, uids):
-            entry.break_off()
-            self.scheduler.wake(uid)
+        self._missing.add(self._store.missing(namespace, uids))
 
     def _saw_deleted(self, uid: str, entry: Entry | None) -> None:
         if entry is None or not entry.run.record or st.finished(entry.run.status):
             self._forget(uid)
             return
-        entry.vanished, entry.missing = True, False
+        entry.vanished = True
         entry.break_off()
         self.scheduler.wake(uid, first=True)
 
@@ -251,10 +250,10 @@ class Reconciler:
         return None
 
     async def drain(self, limit: float) -> None:
-        """Wait for creates that were sent, have their ids recorded, let go of claims that were not sent, and of those
-        that were held back: nobody else knows that their runs are over.
+        """Wait for creates that were sent, have their ids recorded, look for those that are missing, let go of claims
+        that were not sent, and of those that were held back: nobody else knows that their runs are over.
 
-        At most `limit` seconds for the first, and what is left of it, but 5 s in any case, for the second and the last.
+        At most `limit` seconds for the first, and what is left of it, but 5 s in any case, for all others.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + limit
@@ -264,9 +263,7 @@ class Reconciler:
         if unwritten:
             tasks = [asyncio.create_task(each) for each in unwritten]
             await asyncio.wait(tasks, timeout=end - loop.time())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
-                await asyncio.gather(*(self._look_for(uid, entry) for uid, entry in self._store if entry.missing))
+        await self._missing.look_once_more((end - loop.time()) / 2)
         for uid, entry in self._unsettled():
             if entry.vanished:  # the next operator knows nothing of it
                 await self._release(uid, entry, left_behind(entry.run, self._facts(entry)))
@@ -328,15 +325,6 @@ class Reconciler:
 
     async def work(self, uid: str) -> float | None:
         """Bring the resource as far as it goes now; the answer is when to come back, in seconds."""
-        entry = self._store.get(uid)
-        if entry and entry.missing:
-            await self._look_for(uid, entry)
-        pause = await self._work(uid)
-        if entry and entry.missing:  # its run is looked at and ended in time all the same
-            return _DOUBT if pause is None else min(pause, _DOUBT)
-        return pause
-
-    async def _work(self, uid: str) -> float | None:
         for _ in range(_STEPS):
             entry = self._store.get(uid)
             if entry is None:
@@ -357,18 +345,6 @@ class Reconciler:
             if pause is not None:
                 return pause if pause >= 0 else None
         return 0.0
-
-    async def _look_for(self, uid: str, entry: Entry) -> None:
-        """A list did not show it. Believe it only when it was looked for: its run is going to be cancelled."""
-        entry.missing = False
-        try:
-            body = await self._cluster.find(entry.run)
-        except ClusterError as error:
-            logger.warning("%s: %s", entry.run.key, error)
-            entry.missing = True
-            return
-        if body is None:
-            self._saw_deleted(uid, entry)
 
     async def _gone(self, entry: Entry, error: GoneError) -> None:
         """Believe it only when it was looked for: its run is going to be cancelled. Raises TryAgainError."""

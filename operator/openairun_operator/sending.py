@@ -100,11 +100,12 @@ class Sender:
 
     async def _claim(self, entry: Entry, record: Record) -> None:
         try:
-            entry.take(await self._cluster.hold(entry.run, dump_record(record)))
+            entry.take(await self._cluster.hold(entry.run, dump_record(record), begins=True))
         except RefusedError as error:
             entry.hold_back(unclaimed(error), self._clock())
 
     async def note(self, entry: Entry, record: Record, *, hold: bool) -> None:
+        """Write the record; `hold`: the finalizer too. Raises ClusterError."""
         if entry.vanished:
             entry.note(record)
             return
@@ -124,6 +125,7 @@ class Sender:
     # --- what costs money
 
     async def create(self, entry: Entry, record: Record) -> None:
+        """Send what was claimed, once, if it is still what is wanted. Raises ClusterError."""
         run = entry.run
         if superseded(run, record) or run.deleted_at or withholding.withheld(run) or not self._may_act():
             return  # it changed while the status was written: decide again
@@ -150,6 +152,7 @@ class Sender:
         await self._write_down(entry, attempts.created(record, seen, self._clock()), seen.id)
 
     async def submit(self, entry: Entry, record: Record) -> None:
+        """Likewise, the outputs of tools. Raises ClusterError."""
         run, known, turn = entry.run, entry.known, turns.pending(record)
         last = ending.seen(record, known)
         if turn is None or last is None or run.deleted_at or not self._may_act():

@@ -103,8 +103,6 @@ class Entry:
     _state: State | None = None
     known: Knowledge = field(default_factory=Knowledge)
     ending: bool = False
-    missing: bool = False
-    """A list did not show the object: it may have vanished."""
     vanished: bool = False
     """The object went without waiting for us: somebody removed the finalizer."""
     settled: tuple[Any, Any] | None = None
@@ -260,17 +258,16 @@ class Store:
         self._drop(uid)
         self._resting.pop(uid, None)
 
-    def doubt(self, namespace: str | None, uids: Collection[str]) -> Iterator[tuple[str, Entry]]:
-        """These are all that there are in `namespace`, or everywhere. Others that need work are missing, and are the
-        answer; those that need none have left.
+    def missing(self, namespace: str | None, uids: Collection[str]) -> Iterator[str]:
+        """These are all that there are in `namespace`, or everywhere. The answer is others that need work; those that
+        need none have left.
         """
         for uid, rest in list(self._resting.items()):
             if rest.state and namespace in (None, rest.namespace) and uid not in uids:
                 self._resting[uid] = _Rest(rest.namespace, Version(rest.version.number), None)
         for uid, entry in self:
-            if namespace in (None, entry.namespace) and uid not in uids and not entry.vanished:
-                entry.missing = True
-                yield uid, entry
+            if namespace in (None, entry.namespace) and uid not in uids:
+                yield uid
 
     def prune(self) -> None:
         """Forget what was let go long ago and whose deletion the watch did not bring."""

@@ -161,7 +161,7 @@ class ApiServer:
         change(body)
         return self._keep(RUNS, body, "MODIFIED")
 
-    async def hold(self, run: Run, record: str) -> Body:
+    async def hold(self, run: Run, record: str, *, begins: bool = False) -> Body:
         there = self._get("hold", RUNS, run.namespace, run.name)
         if run.version != there["metadata"]["resourceVersion"]:
             raise ConflictError("claim", 409, "changed")
@@ -361,7 +361,7 @@ class Town:
             self.reconciler.saw(None, body)
         self.reconciler.open()
         going = self.reconciler
-        self.spawn(going.scheduler.run(), going.sweep(), going.let_go(), self.providers.watch())
+        self.spawn(going.scheduler.run(), going.sweep(), going.let_go(), going.seek(), self.providers.watch())
         if checks:
             self.spawn(self.checker.run())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 
 from openairun_operator.kube.cluster import Body, Cluster, ClusterError, ConflictError, GoneError, RefusedError
 from openairun_operator.kube.lease import DURATION, Lease
+from openairun_operator.leadership import leading
 
 
 class Leases:
@@ -163,6 +165,23 @@ async def test_keeping_ends_when_another_has_taken_it(leases: Leases) -> None:
     await two.acquire()
     assert await asyncio.wait_for(one.keep(), 5) == "two"
     assert not one.held()
+
+
+async def test_an_operator_whose_lease_nobody_keeps_stops(
+    leases: Leases, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would do nothing from then on, and its probe would say that all is well."""
+
+    async def broken() -> str:
+        raise RuntimeError("nobody expected this")
+
+    lease, stop = leases.lease("one"), asyncio.Event()
+    monkeypatch.setattr(lease, "keep", broken)
+    with contextlib.suppress(RuntimeError):
+        async with leading(lease, stop, None):
+            await asyncio.wait_for(stop.wait(), 5)
+    assert "Keeping the Lease failed: this operator stops" in caplog.text
+    assert not lease.held()
 
 
 async def test_given_up_it_is_taken_at_once(leases: Leases) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from providing import RED, RUNS, Town
 from providing import town as town
 from reconciling import UID, Body, World
 
-from openairun_operator import assembly, reconciler
+from openairun_operator import assembly, missing
 from openairun_operator.kube.cluster import ClusterError
 
 
@@ -28,9 +28,30 @@ async def world() -> World:
     return world
 
 
+async def seek(world: World, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Have those that are missing looked for."""
+    seeking = asyncio.create_task(world.reconciler.seek())
+    await asyncio.sleep(0)
+    meanwhile()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    seeking.cancel()
+    await asyncio.gather(seeking, return_exceptions=True)
+
+
+async def listed(world: World, *uids: str, namespace: str | None = None) -> None:
+    """A list showed these alone, and the others were looked for."""
+    await seek(world, lambda: world.reconciler.listed(namespace, uids))
+
+
+async def away(run: Any) -> Any:
+    raise ClusterError("look for the resource", None, "away")
+
+
 async def test_a_run_whose_resource_went_is_cancelled(world: World) -> None:
     world.api.body = None
-    world.reconciler.listed(None, {"another"})
+    await listed(world, "another")
+    assert world.reconciler.scheduler.hurries()
     await world.work()
     assert [ref.id for ref in world.wire.cancelled] == ["resp_1"]
     assert world.reconciler._store.get(UID) is None
@@ -40,29 +61,27 @@ async def test_a_run_whose_resource_went_is_cancelled(world: World) -> None:
 async def test_a_list_alone_is_not_believed(world: World) -> None:
     """It is money that a wrong one would cost."""
     looks = len(world.wire.observed)
-    world.reconciler.listed(None, set())
+    await listed(world)
+    assert not world.reconciler.scheduler.hurries()
     await world.work()
-    assert not world.entry.missing
     assert world.wire.cancelled == []
     world.now = world.now.replace(second=59)
     await world.work()
     assert len(world.wire.observed) == looks + 1
 
 
-async def away(run: Any) -> Any:
-    raise ClusterError("look for the resource", None, "away")
-
-
 async def test_it_is_looked_for_until_the_api_server_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = world.api.find
+    find, asked = world.api.find, []
+
+    async def at_last(run: Any) -> Any:
+        asked.append(run)
+        return await (away if len(asked) < 3 else find)(run)
+
+    monkeypatch.setattr(world.api, "find", at_last)
+    monkeypatch.setattr(missing, "_AGAIN", 0.0)
     world.api.body = None
-    world.reconciler.listed(None, set())
-    monkeypatch.setattr(world.api, "find", away)
-    monkeypatch.setattr(reconciler, "_DOUBT", 0.001)
-    for _ in range(3):
-        assert await world.work() == 0.001
-    assert world.wire.cancelled == []
-    monkeypatch.setattr(world.api, "find", find)
+    await listed(world)
+    assert len(asked) == 3
     await world.work()
     assert len(world.wire.cancelled) == 1
 
@@ -70,9 +89,16 @@ async def test_it_is_looked_for_until_the_api_server_answers(world: World, monke
 async def test_its_run_is_looked_at_and_cancelled_at_its_deadline_meanwhile(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = []
+
+    async def find(run: Any) -> Any:
+        asked.append(run)
+        await away(run)
+
+    monkeypatch.setattr(world.api, "find", find)
     looks = len(world.wire.observed)
-    world.reconciler.listed(None, set())
-    monkeypatch.setattr(world.api, "find", away)
+    await listed(world)
+    assert len(asked) == 1, "and again after a while"
     world.now += timedelta(minutes=1)
     await world.work()
     assert len(world.wire.observed) > looks
@@ -95,77 +121,107 @@ async def test_what_is_known_to_have_gone_is_cancelled_and_not_looked_for(
             world.reconciler.listed(None, set())
         else:
             world.reconciler.saw("DELETED", world.api.sent[-1])
+    await seek(world)
+    assert not world.reconciler._missing._uids
     await world.work()
     assert len(world.wire.cancelled) == 1
 
 
-async def test_it_is_looked_for_at_once(world: World) -> None:
-    world.reconciler.scheduler.forget(UID)
-    world.reconciler.listed(None, set())
-    assert world.reconciler.scheduler.known(UID)
-    assert not world.reconciler.scheduler.hurries(), "it may be a mistake"
+async def test_an_operator_that_stops_looks_for_it_and_names_its_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one knows nothing of it. It may just be looked for."""
+    find = world.api.find
 
+    async def slow(run: Any) -> Any:
+        await asyncio.sleep(60)
 
-async def test_a_look_at_a_server_that_hangs_does_not_hold_it_up(world: World) -> None:
-    world.wire.looking = asyncio.Event()
-    world.now += timedelta(minutes=1)
-    work = asyncio.create_task(world.work())
-    while not world.entry.looking:  # noqa: ASYNC110 - a look has no event to wait for
-        await asyncio.sleep(0)
-    world.reconciler.listed(None, set())
-    when = world.entry.looking.when()
-    assert when
-    assert when - asyncio.get_running_loop().time() < 10
-    world.wire.looking.set()
-    await work
-
-
-async def test_an_operator_that_stops_looks_for_it_and_names_its_run(world: World) -> None:
-    """The next one knows nothing of it."""
+    monkeypatch.setattr(world.api, "find", slow)
     world.api.body = None
+    await listed(world)
+    monkeypatch.setattr(world.api, "find", find)
+    await world.reconciler.drain(1)
+    assert world.events[-1].reason == "Orphaned"
+    assert "resp_1" in world.events[-1].message
+
+
+async def test_an_operator_that_stops_names_those_of_which_nobody_could_say_whether_they_are_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(world.api, "find", away)
     world.reconciler.listed(None, set())
     await world.reconciler.drain(1)
-    assert [event.reason for event in world.events][-1] == "Orphaned"
+    assert "team/run: nobody could say whether it is there; run resp_1 may go on" in caplog.text
+    assert world.events[-1].reason != "Orphaned"
 
 
 async def test_a_doubt_that_comes_while_it_is_looked_for_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = await world.api.find(world.entry.run)
+    found, asked = world.api.body, []
 
     async def find(run: Any) -> Any:
-        world.reconciler.listed(None, set())
-        return found
+        asked.append(run)
+        if len(asked) == 1:
+            world.api.body = None
+            world.reconciler.listed(None, set())
+            return found
+        return None
 
-    world.reconciler.listed(None, set())
     monkeypatch.setattr(world.api, "find", find)
+    monkeypatch.setattr(missing, "_AGAIN", 0.0)
+    await listed(world)
     await world.work()
-    assert world.entry.missing
+    assert len(world.wire.cancelled) == 1
+
+
+async def test_an_error_that_nobody_expected_leaves_no_doubt_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who seeks is started again then."""
+    find = world.api.find
+
+    async def broken(run: Any) -> Any:
+        raise KeyError("items")
+
+    monkeypatch.setattr(world.api, "find", broken)
+    world.api.body = None
+    world.reconciler.listed(None, set())
+    with pytest.raises(KeyError):
+        await world.reconciler.seek()
+    monkeypatch.setattr(world.api, "find", find)
+    await seek(world)
+    await world.work()
+    assert len(world.wire.cancelled) == 1
 
 
 async def test_what_is_listed_and_what_is_in_another_namespace_is_not_doubted(world: World) -> None:
-    world.api.body = None
     world.reconciler.listed(None, {UID})
     world.reconciler.listed("another", set())
-    assert not world.entry.missing
+    assert not world.reconciler._missing._uids
     world.reconciler.listed("team", set())
-    assert world.entry.missing
+    assert world.reconciler._missing._uids
 
 
 async def test_one_that_had_no_run_is_forgotten() -> None:
     world = World()
     world.reconciler.saw("ADDED", world.api.sent[0])
     world.api.body = None
-    world.reconciler.listed(None, set())
+    await listed(world)
     await world.work()
     assert (world.wire.created, list(world.reconciler._store)) == ([], [])
 
 
-async def test_a_finished_one_is_counted_no_longer() -> None:
+async def finished() -> World:
     world = World()
     world.wire.status = "completed"
     world.reconciler.saw("ADDED", world.api.sent[0])
     await world.work()
     world.now = world.now.replace(second=30)
     await world.work()
+    return world
+
+
+async def test_a_finished_one_is_counted_no_longer() -> None:
+    world = await finished()
     states = world.reconciler._store.states
     for namespace, uids in (("another", set[str]()), (None, {UID})):
         world.reconciler.listed(namespace, uids)
@@ -175,13 +231,8 @@ async def test_a_finished_one_is_counted_no_longer() -> None:
 
 
 async def test_what_the_watch_brings_late_of_a_finished_one_does_not_bring_it_back() -> None:
-    world = World()
-    world.wire.status = "completed"
-    world.reconciler.saw("ADDED", world.api.sent[0])
-    await world.work()
-    world.now = world.now.replace(second=30)
-    await world.work()
-    world.reconciler.listed(None, set())
+    world = await finished()
+    await listed(world)
     await world.show(*range(len(world.api.sent)))
     assert (list(world.reconciler._store), list(world.reconciler._store.states())) == ([], [])
     assert "Orphaned" not in [event.reason for event in world.events]
@@ -192,7 +243,7 @@ async def test_what_was_let_go_is_remembered_since_its_last_events_may_come_late
     world.reconciler.saw("MODIFIED", deleting)
     await world.work()
     assert world.api.body is None
-    world.reconciler.listed(None, set())
+    await listed(world)
     world.reconciler.saw("MODIFIED", deleting)
     assert world.reconciler._store.get(UID) is None
 
@@ -232,4 +283,5 @@ async def test_what_a_list_showed_that_broke_off_is_doubted_too(town: Town, monk
     monkeypatch.setattr(town.api, "every", listed)
     monkeypatch.setattr(assembly, "_WATCH_RETRY", 0.0)
     await assembly._know_all(town.settings, cast(Any, town.api), town.providers, town.reconciler, {})
-    assert [(entry.run.name, entry.missing) for _, entry in town.reconciler._store] == [("goes", False), ("gone", True)]
+    doubted = town.reconciler._missing._uids
+    assert [entry.run.name for uid, entry in town.reconciler._store if uid in doubted] == ["gone"]

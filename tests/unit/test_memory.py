@@ -16,8 +16,6 @@ from reconciling import ApiServer, Body, World
 from openairun_operator.lifecycle.run import Run
 
 _RUNS = 150
-_AT_ONCE = 8
-"""So many may claim."""
 _EACH = 0.5
 """Blocks of memory a run that may be left: a string that is kept of each is one."""
 
@@ -40,7 +38,7 @@ class Cluster:
         await asyncio.sleep(0)
         return self.servers[run.uid]
 
-    async def hold(self, run: Run, record: str) -> Body:
+    async def hold(self, run: Run, record: str, *, begins: bool = False) -> Body:
         return await (await self.of(run)).hold(run, record)
 
     async def annotate(self, run: Run, record: str) -> Body:
@@ -89,8 +87,7 @@ class Crowd(World):
         self.events.clear()
 
     async def _work(self, uids: list[str]) -> None:
-        for first in range(0, len(uids), _AT_ONCE):
-            await asyncio.gather(*map(self.reconciler.work, uids[first : first + _AT_ONCE]))
+        await asyncio.gather(*map(self.reconciler.work, uids))
 
 
 def _delete(body: dict[str, Any]) -> None:

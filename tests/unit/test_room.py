@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
+from test_scheduler import in_virtual_time
 
 from openairun_operator.kube.room import Room
 
@@ -110,20 +110,49 @@ async def test_who_fails_passes_on_its_turn() -> None:
                 raise ValueError("failed")
 
 
-async def test_while_requests_hang_nobody_waits_long_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openairun_operator.kube.room._PATIENCE", 0.05)
-    requests = Requests(1)
-    await requests.ask("hangs", "waits", "waits-too")
-    await asyncio.sleep(0.1)
-    assert not requests.tasks["waits"].done(), "nothing hangs yet"
-    requests.room.note_answer(hangs=True)
-    with pytest.raises(TimeoutError):
-        await requests.tasks["waits"]
-    await requests.ask("late")
-    requests.room.note_answer(hangs=False)
-    await asyncio.sleep(0.1)
-    assert not requests.tasks["late"].done(), "they are answered again"
-    await requests.end("hangs")
-    assert list(requests.going) == ["late"]
-    outcome: Any = requests.tasks["waits-too"].exception()
-    assert isinstance(outcome, TimeoutError)
+@pytest.mark.parametrize("begins", [False, True])
+def test_while_requests_hang_nobody_waits_long_for_a_turn(begins: bool) -> None:
+    async def main() -> None:
+        requests = Requests(1)
+        await requests.ask("hangs")
+        await requests.ask("waits", begins=begins)
+        await asyncio.sleep(60)
+        assert not requests.tasks["waits"].done(), "nothing hangs yet"
+        requests.room.note_answer(hangs=True)
+        await asyncio.sleep(3)
+        assert not requests.tasks["waits"].done()
+        await requests.ask("late", begins=begins)
+        await asyncio.sleep(2)
+        assert isinstance(requests.tasks["waits"].exception(), TimeoutError)
+        requests.room.note_answer(hangs=False)
+        await asyncio.sleep(60)
+        assert not requests.tasks["late"].done(), "they are answered again"
+        await requests.end("hangs")
+        assert list(requests.going) == ["late"]
+        await requests.end()
+
+    in_virtual_time(main())
+
+
+def test_an_answer_may_come_just_when_somebody_has_lost_patience() -> None:
+    """It is not the one who got it that has failed."""
+
+    async def main() -> None:
+        requests, loop = Requests(1), asyncio.get_running_loop()
+        requests.room.note_answer(hangs=True)
+        await requests.ask("hangs", "waits", "late")
+        answers: list[bool] = []
+
+        def answer() -> None:
+            requests.room.note_answer(hangs=False)
+            answers.append(True)
+
+        (waits, *_) = requests.room._waiting
+        loop.call_at(waits.when() or 0.0, answer)  # in the same turn of the loop, and after it
+        await asyncio.sleep(5)
+        assert answers
+        assert isinstance(requests.tasks["waits"].exception(), TimeoutError)
+        await requests.end("hangs")
+        await requests.passes()
+
+    in_virtual_time(main())

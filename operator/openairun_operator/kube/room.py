@@ -9,7 +9,7 @@ from typing import Final
 _PATIENCE: Final = 4.0
 """Seconds for which one waits for a turn while requests hang."""
 _TURNS: Final = 4
-"""Of so many turns one is a beginner's, if both wait: what a claim begins is finished with three requests more."""
+"""Of so many turns one is a beginner's, if both wait: what a claim begins takes some three requests more."""
 
 
 class Room:
@@ -31,8 +31,8 @@ class Room:
     async def turn(self, *, begins: bool = False) -> AsyncIterator[None]:
         """A turn; `begins` something that further requests finish. Raises TimeoutError.
 
-        While the API server lets requests wait, nobody waits long for those before: to look at a run and to cancel it
-        takes none, but somebody who has time.
+        While the API server lets requests wait, nobody waits long for those before: who waits here keeps a worker, and
+        others need one to look at runs and to cancel them.
         """
         async with asyncio.timeout(None) as patience:
             self._waiting.add(patience)
@@ -54,6 +54,8 @@ class Room:
                 self._be_patient(patience)
 
     def _be_patient(self, patience: asyncio.Timeout) -> None:
+        if patience.expired():
+            return  # just now: its task does not know yet
         patience.reschedule(asyncio.get_running_loop().time() + _PATIENCE if self._hangs else None)
 
     async def _wait(self, begins: bool) -> None:

@@ -100,7 +100,7 @@ class Sender:
 
     async def _claim(self, entry: Entry, record: Record) -> None:
         try:
-            entry.take(await self._cluster.hold(entry.run, dump_record(record), begins=True))
+            entry.take(await self._cluster.hold(entry.run, dump_record(record)))
         except RefusedError as error:
             entry.hold_back(unclaimed(error), self._clock())
 

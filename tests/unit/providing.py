@@ -161,7 +161,7 @@ class ApiServer:
         change(body)
         return self._keep(RUNS, body, "MODIFIED")
 
-    async def hold(self, run: Run, record: str, *, begins: bool = False) -> Body:
+    async def hold(self, run: Run, record: str) -> Body:
         there = self._get("hold", RUNS, run.namespace, run.name)
         if run.version != there["metadata"]["resourceVersion"]:
             raise ConflictError("claim", 409, "changed")

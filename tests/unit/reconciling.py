@@ -61,7 +61,7 @@ class ApiServer:
     async def find(self, run: Run) -> Body | None:
         return copy.deepcopy(self.body)
 
-    async def hold(self, run: Run, record: str, *, begins: bool = False) -> Body:
+    async def hold(self, run: Run, record: str) -> Body:
         if self.body and run.version != self.body["metadata"]["resourceVersion"]:
             raise ConflictError("claim", 409, "changed")
 

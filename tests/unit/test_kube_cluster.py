@@ -391,7 +391,7 @@ async def test_what_is_claimed_is_sent_and_recorded_before_more_is_claimed() -> 
     cluster = connected(wire)
     asked = [asyncio.create_task(cluster.annotate(RUN, "{}")) for _ in range(16)]
     await asyncio.sleep(0)
-    asked += [asyncio.create_task(cluster.hold(RUN, "{}", begins=True))]
+    asked += [asyncio.create_task(cluster.hold(RUN, "{}"))]
     asked += [asyncio.create_task(cluster.read_provider("team", "red"))]
     asked += [asyncio.create_task(cluster.write_status(RUN, {"phase": "Pending"}))]
     await asyncio.sleep(0)

@@ -38,7 +38,7 @@ class Cluster:
         await asyncio.sleep(0)
         return self.servers[run.uid]
 
-    async def hold(self, run: Run, record: str, *, begins: bool = False) -> Body:
+    async def hold(self, run: Run, record: str) -> Body:
         return await (await self.of(run)).hold(run, record)
 
     async def annotate(self, run: Run, record: str) -> Body:

@@ -374,7 +374,7 @@ FORBIDDEN = ClusterError("claim the run", 403, '403 openairuns.openairun.dev "ru
 
 
 def refuse_claims(world: World, monkeypatch: pytest.MonkeyPatch, error: ClusterError = FORBIDDEN) -> None:
-    async def hold(run: Run, record: str, *, begins: bool) -> Body:
+    async def hold(run: Run, record: str) -> Body:
         raise error
 
     monkeypatch.setattr(world.api, "hold", hold)

@@ -275,17 +275,14 @@ class Cluster:
         found = await self._exchange("GET", "look for the resource", path)
         return next((item for item in found["items"] if item["metadata"]["uid"] == run.uid), None)
 
-    async def hold(self, run: Run, record: str, *, begins: bool = False) -> Body:
-        """Write the record and the finalizer, if the object is still `run`. Raises ConflictError if it is not.
-
-        `begins` something, or finishes it.
-        """
+    async def hold(self, run: Run, record: str) -> Body:
+        """Write the record and the finalizer, if the object is still `run`. Raises ConflictError if it is not."""
         metadata = {
             "resourceVersion": run.version,
             "finalizers": [*run.finalizers] if run.has_finalizer else [*run.finalizers, FINALIZER],
             "annotations": {RECORD_ANNOTATION: record},
         }
-        return await self._patch(run, "claim the run", metadata, begins=begins)
+        return await self._patch(run, "claim the run", metadata, begins=True)
 
     async def annotate(self, run: Run, record: str) -> Body:
         """Write the record, whatever else changed."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import kopf
 from kopf._cogs.structs.references import Insights  # what kopf.spawn_tasks takes, and not exported
 
-from openairun_operator import handlers
+from openairun_operator import handlers, memory
 from openairun_operator.api.names import PLURAL, PROVIDER_PLURAL
 from openairun_operator.checking import Checker
 from openairun_operator.config import Settings
@@ -163,6 +163,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         "sweep": reconciler.sweep,
         "let go": reconciler.let_go,
         "seek": reconciler.seek,
+        "memory": memory.keep_giving_back,
         "key": lambda: key.watch(lambda: reconciler.provider_changed(None)),
         "providers": providers.watch,
         "checks": Checker(providers, cluster, clients, reconciler.counts, may_act).run,

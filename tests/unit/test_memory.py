@@ -1,10 +1,11 @@
-"""What a crowd of runs took is free again once they are deleted."""
+"""What a crowd of runs took is free again once they are deleted, and what is free is given back."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from reconciling import ApiServer, Body, World
 
+from openairun_operator import memory
 from openairun_operator.lifecycle.run import Run
 
 _RUNS = 150
@@ -124,3 +126,31 @@ async def test_what_a_crowd_of_runs_took_is_free_again_once_they_are_deleted(sil
         if left[-1] < _EACH * _RUNS:
             break
     assert min(left) < _EACH * _RUNS, left
+
+
+_BURST = """
+import os
+from openairun_operator.memory import give_back
+
+def mib():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+start = mib()
+burst = [bytes(2000) for _ in range(30_000)]
+left = burst[::100]  # here and there: without it all would go back by itself
+full = mib()
+del burst
+free = mib()
+give_back()
+print(*(round(each - start, 1) for each in (full, free, mib())))
+"""
+
+
+@pytest.mark.skipif(memory._TRIM is None, reason="only glibc can be told to")
+def test_what_is_free_is_given_back_to_the_kernel() -> None:
+    said = subprocess.run([sys.executable, "-c", _BURST], check=True, capture_output=True, text=True).stdout
+    full, free, given_back = map(float, said.split())
+    assert full > 50
+    assert free > 40, "else there is nothing to be shown"
+    assert given_back < 10

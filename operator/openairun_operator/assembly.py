@@ -167,17 +167,20 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         "key": lambda: key.watch(lambda: reconciler.provider_changed(None)),
         "providers": providers.watch,
         "checks": Checker(providers, cluster, clients, reconciler.counts, may_act).run,
-        "events": events.run,
     }
     where = ", ".join(settings.namespaces) or "all namespaces"
     logger.info("watching openairuns in %s; runs go to %s", where, settings.base_url)
     async with _served(metrics, settings.metrics), leading(lease, stop, settings.liveness) as ours:
         if not ours:
             return
-        with kopf_listing.watching(listed):
-            await keep_watching(
-                lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop
-            )
+        async with handlers.beside("events", events.run):  # to the last: what was done at the end is said too
+            try:
+                with kopf_listing.watching(listed):
+                    await keep_watching(
+                        lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop
+                    )
+            finally:
+                await reconciler.drain(_time_to_stop(settings))
 
 
 def _own_key(settings: Settings, clients: Clients) -> OwnKey:
@@ -241,6 +244,10 @@ async def _know(bodies: AsyncIterator[Any], saw: Callable[[None, Any], None], wi
         logger.error("%s. %s", error, without)
 
 
+def _time_to_stop(settings: Settings) -> float:
+    return (settings.request_timeout + _DRAIN).total_seconds()
+
+
 async def _watch(
     settings: Settings,
     cluster: Cluster,
@@ -252,7 +259,7 @@ async def _watch(
 ) -> None:
     """Run kopf, and what runs beside it, until `flag` is set. A signal sets `stop`, as it does without kopf."""
     registry = kopf.OperatorRegistry()
-    handlers.register(registry, reconciler, background, (settings.request_timeout + _DRAIN).total_seconds(), flag)
+    handlers.register(registry, reconciler, background, _time_to_stop(settings), flag)
     handlers.watch_providers(registry, providers, namespaces=bool(settings.own_provider_selector))
     others, insights = asyncio.all_tasks(), Insights()
     tasks = await kopf.spawn_tasks(

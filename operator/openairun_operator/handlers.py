@@ -1,8 +1,9 @@
 """kopf's side: what it watches is handed over; what runs beside it is started and stopped with it."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import kopf
@@ -21,11 +22,10 @@ def register(
     registry: kopf.OperatorRegistry,
     reconciler: Reconciler,
     background: Mapping[str, Background],
-    drain: float,
+    limit: float,
     stop_flag: asyncio.Event,
 ) -> None:
-    """Register all handlers. `background` runs as long as kopf does, the last of it until all is done; creates get
-    `drain` seconds at the end.
+    """Register all handlers. `background` runs as long as kopf does; creates get `limit` seconds at the end.
 
     `stop_flag` is the one that kopf runs with.
     """
@@ -45,11 +45,8 @@ def register(
     async def stop(**_: Any) -> None:
         # An error ends kopf without it, and then kopf waits 5 s for its own task that waits for the flag.
         stop_flag.set()
-        await _end(*tasks[:-1])
-        try:
-            await reconciler.drain(drain)
-        finally:
-            await _end(*tasks[-1:])  # what was done meanwhile is said too
+        await _end(*tasks)
+        await reconciler.settle(limit)  # else kopf, as it ends, cancels what is on its way
 
     # Without PERMANENT, kopf would retry inside the request, which then hangs.
     @kopf.on.probe(registry=registry, id="scheduler", errors=kopf.ErrorsMode.PERMANENT)
@@ -75,6 +72,16 @@ def watch_providers(registry: kopf.OperatorRegistry, providers: Providers, *, na
         @kopf.on.event("", "v1", "namespaces", registry=registry)
         async def saw_namespace(event: kopf.RawEvent, **_: Any) -> None:
             providers.saw_namespace(event["type"], event["object"])
+
+
+@contextlib.asynccontextmanager
+async def beside(name: str, run: Background) -> AsyncIterator[None]:
+    """Have it run as long as the block does."""
+    task = asyncio.create_task(_supervise(name, run), name=name)
+    try:
+        yield
+    finally:
+        await _end(task)
 
 
 async def _end(*tasks: asyncio.Task[None]) -> None:

@@ -47,14 +47,12 @@ class Missing:
             if self._uids:
                 await asyncio.sleep(_AGAIN)
 
-    async def look_once_more(self, limit: float) -> None:
-        """Look for all of them, for at most `limit` seconds. Whoever is left is named: nobody else will."""
-        looking = [asyncio.create_task(self._look_for(uid)) for uid in list(self._uids)]
-        if looking:
-            _, late = await asyncio.wait(looking, timeout=limit)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*looking, return_exceptions=True)
+    async def look_once_more(self) -> None:
+        """Look for all of them once."""
+        await asyncio.gather(*map(self._look_for, list(self._uids)))
+
+    def tell(self) -> None:
+        """Name those who are left, and their runs: nobody else will."""
         for entry in filter(None, map(self._get, self._uids)):
             run = entry.run
             if run.record and run.record.followed and not st.finished(run.status):
@@ -71,9 +69,9 @@ class Missing:
             body = await self._cluster.find(entry.run)
         except BaseException as error:
             self._uids[uid] = None
-            if not isinstance(error, ClusterError):
+            if not isinstance(error, Exception):
                 raise
-            logger.warning("%s: %s", entry.run.key, error)
+            logger.warning("%s: %s", entry.run.key, error, exc_info=not isinstance(error, ClusterError))
             return
         if body is None:
             self._gone(uid, entry)

@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -79,6 +79,17 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+async def _within(seconds: float, *work: Coroutine[Any, Any, None]) -> None:
+    """Do it all at once, and end what takes longer."""
+    tasks = [asyncio.create_task(each) for each in work]
+    _, late = await asyncio.wait(tasks, timeout=seconds)
+    for task in late:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            logger.error("nobody expected this", exc_info=outcome)
+
+
 class Reconciler:
     """Keeps each resource and its run at OpenAI in step."""
 
@@ -103,6 +114,7 @@ class Reconciler:
         self.scheduler = Scheduler(self.work, _CONCURRENCY)
         self._admission = Admission(providers, self.scheduler.wake, _seconds)
         self._departures = Departures(_seconds)
+        self._settling: float | None = None
         self._missing = Missing(self._store.get, cluster, self._saw_deleted)
         self.seek = self._missing.seek
         self._actor = Actor(policy, cluster, providers, events, metrics, clock, may_act, self._admission.in_flight)
@@ -249,21 +261,23 @@ class Reconciler:
                 return f"{entry.run.key} was due {late:.0f} s ago"
         return None
 
-    async def drain(self, limit: float) -> None:
-        """Wait for creates that were sent, have their ids recorded, look for those that are missing, let go of claims
-        that were not sent, and of those that were held back: nobody else knows that their runs are over.
-
-        At most `limit` seconds for the first, and what is left of it, but 5 s in any case, for all others.
-        """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + limit
+    async def settle(self, limit: float) -> None:
+        """Wait for what was sent, at most `limit` seconds: whoever ends it loses its answer. Work may go on then."""
+        self._settling = _seconds()
         await self._actor.sender.drain(limit)
-        end = max(end, loop.time() + _LAST_WRITES)
-        unwritten = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.sender.unwritten(entry)]
-        if unwritten:
-            tasks = [asyncio.create_task(each) for each in unwritten]
-            await asyncio.wait(tasks, timeout=end - loop.time())
-        await self._missing.look_once_more((end - loop.time()) / 2)
+
+    async def drain(self, limit: float) -> None:
+        """The last of all: wait for what was sent, have its ids recorded, look for those that are missing, let go of
+        claims that were not sent, and of those that were held back: nobody else knows that their runs are over.
+
+        At most `limit` seconds since it was last begun to settle, or now, but 5 s in any case.
+        """
+        end = (self._settling or _seconds()) + limit
+        await self._actor.sender.drain(max(end - _seconds(), 0.0))
+        end = max(end, _seconds() + _LAST_WRITES)
+        writing = [self._write_down(entry) for _, entry in self._unsettled() if self._actor.sender.unwritten(entry)]
+        await _within((end - _seconds()) * 3 / 4, self._missing.look_once_more(), *writing)
+        self._missing.tell()
         for uid, entry in self._unsettled():
             if entry.vanished:  # the next operator knows nothing of it
                 await self._release(uid, entry, left_behind(entry.run, self._facts(entry)))
@@ -289,8 +303,11 @@ class Reconciler:
         """Have an answer recorded that a restart would lose."""
         while record := self._actor.sender.unwritten(entry):
             try:
-                await self._actor.act(entry, Note(record))
-            except ClusterError as error:
+                try:
+                    await self._actor.act(entry, Note(record))
+                except GoneError as error:
+                    await self._gone(entry, error)
+            except (ClusterError, TryAgainError) as error:
                 logger.warning("%s: %s", entry.run.key, error)
                 await asyncio.sleep(_CONFLICT_PAUSE)
 

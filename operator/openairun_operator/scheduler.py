@@ -169,6 +169,9 @@ class Scheduler:
                 logger.warning("%s; trying again in %.0f s", error, pause)
             else:
                 logger.exception("Work on %s failed; trying again in %.0f s", key, pause)
+        except asyncio.CancelledError:
+            self.wake(key)  # whoever runs this again goes on with it
+            raise
         finally:
             self._working.pop(key, None)
             if key in self._due:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import itertools
 import logging
@@ -44,7 +43,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.saw_: list[tuple[str | None, Any]] = []
-        self.drained: list[float] = []
+        self.settled: list[float] = []
         self.stuck_: str | None = None
 
     def saw(self, type_: str | None, body: Any) -> None:
@@ -53,8 +52,8 @@ class Watched:
     def stuck(self) -> str | None:
         return self.stuck_
 
-    async def drain(self, limit: float) -> None:
-        self.drained.append(limit)
+    async def settle(self, limit: float) -> None:
+        self.settled.append(limit)
 
 
 @pytest.fixture
@@ -87,36 +86,28 @@ def test_kopf_has_nothing_to_do_on_an_object_but_to_show_it(registry: kopf.Opera
     assert {saw.when, saw.field, saw.value, saw.labels, saw.annotations} == {None}
 
 
-@pytest.mark.parametrize("fails", [False, True])
-async def test_at_the_end_events_are_posted_until_all_is_done(watched: Watched, fails: bool) -> None:
-    """What the last steps had to say was told to nobody."""
+async def test_when_kopf_ends_what_was_sent_is_waited_for_once_nothing_more_is_begun(watched: Watched) -> None:
+    """kopf cancels whatever goes on a few seconds later."""
     order: list[str] = []
 
-    def until_cancelled(name: str) -> Callable[[], Any]:
-        async def run() -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                order.append(name)
+    async def until_cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            order.append("scheduler")
 
-        return run
+    async def settle(limit: float) -> None:
+        order.append("settle")
 
-    async def drain(limit: float) -> None:
-        order.append("drain")
-        if fails:
-            raise LookupError("nobody expected that")
-
-    watched.drain = drain  # type: ignore[method-assign]
-    background = {name: until_cancelled(name) for name in ("scheduler", "sweep", "events")}
+    watched.settle = settle  # type: ignore[method-assign]
     registry = kopf.OperatorRegistry()
-    handlers.register(registry, cast(Any, watched), background, 1.0, asyncio.Event())
+    handlers.register(registry, cast(Any, watched), {"scheduler": until_cancelled}, 1.0, asyncio.Event())
     activities = {handler.activity: handler.fn for handler in registry._activities.get_all_handlers()}
     start, stop = (activities[each] for each in (Activity.STARTUP, Activity.CLEANUP))
     await cast(Any, start)(settings=kopf.OperatorSettings())
     await asyncio.sleep(0)
-    with pytest.raises(LookupError) if fails else contextlib.nullcontext():
-        await cast(Any, stop)()
-    assert order == ["scheduler", "sweep", "drain", "events"]
+    await cast(Any, stop)()
+    assert order == ["scheduler", "settle"]
 
 
 async def test_what_fails_as_it_is_ended_is_not_started_again(watched: Watched) -> None:
@@ -365,7 +356,7 @@ async def test_a_signal_is_ours_while_kopf_runs(watched: Watched, monkeypatch: p
         monkeypatch.setattr(kopf, "login_via_client", lambda **_: kopf.ConnectionInfo(server=cluster.url))
         await asyncio.wait_for(watch_with(watched, {"told": told}, stop), 10)
     assert stop.is_set()
-    assert watched.drained == [35]
+    assert watched.settled == [35]
 
 
 async def test_a_signal_while_kopf_ends_by_itself_is_not_lost(

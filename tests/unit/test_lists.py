@@ -174,21 +174,32 @@ async def test_a_doubt_that_comes_while_it_is_looked_for_is_kept(world: World, m
 
 
 async def test_an_error_that_nobody_expected_leaves_no_doubt_behind(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who seeks is started again then."""
-    find = world.api.find
+    find, asked = world.api.find, []
 
     async def broken(run: Any) -> Any:
-        raise KeyError("items")
+        asked.append(run)
+        if len(asked) == 1:
+            raise KeyError("items")
+        return await find(run)
 
     monkeypatch.setattr(world.api, "find", broken)
+    monkeypatch.setattr(missing, "_AGAIN", 0.0)
+    world.api.body = None
+    await listed(world)
+    assert "KeyError: 'items'" in caplog.text
+    await world.work()
+    assert len(world.wire.cancelled) == 1
+
+
+async def test_while_kopf_begins_anew_nobody_is_given_up(world: World) -> None:
+    """It was, as though the operator had stopped: named as orphaned, and its run left alone."""
     world.api.body = None
     world.reconciler.listed(None, set())
-    with pytest.raises(KeyError):
-        await world.reconciler.seek()
-    monkeypatch.setattr(world.api, "find", find)
-    await seek(world)
+    world.reconciler.saw("DELETED", world.api.sent[-1])
+    await world.reconciler.settle(1)
+    assert "Orphaned" not in [event.reason for event in world.events]
     await world.work()
     assert len(world.wire.cancelled) == 1
 

@@ -520,6 +520,34 @@ async def test_a_create_that_was_sent_is_waited_for_when_the_operator_stops(worl
     assert '"id":"resp_1"' in world.api.body["metadata"]["annotations"][RECORD_ANNOTATION]
 
 
+async def test_a_stopping_operator_does_not_write_to_what_has_gone_again_and_again(world: World) -> None:
+    """It took all the time that there was for others, and named its run nowhere."""
+    world.wire.gate = asyncio.Event()
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    working = asyncio.create_task(world.work())
+    await world.wire.sending.wait()
+    working.cancel()
+    world.api.body = None
+    world.wire.gate.set()
+    began = asyncio.get_running_loop().time()
+    await world.reconciler.drain(5)
+    assert asyncio.get_running_loop().time() - began < 1
+    assert world.events[-1].reason == "Orphaned"
+    assert "resp_1" in world.events[-1].message
+
+
+async def test_to_settle_and_to_drain_take_no_more_time_than_one_of_them(world: World) -> None:
+    world.wire.gate = asyncio.Event()
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    working = asyncio.create_task(world.work())
+    await world.wire.sending.wait()
+    working.cancel()
+    began = asyncio.get_running_loop().time()
+    await world.reconciler.settle(0.5)
+    await world.reconciler.drain(0.5)
+    assert 0.4 < asyncio.get_running_loop().time() - began < 0.9
+
+
 async def test_a_stopping_operator_takes_back_a_claim_that_it_has_not_sent(world: World) -> None:
     started, stuck = asyncio.Event(), asyncio.Event()
 

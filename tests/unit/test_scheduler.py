@@ -99,6 +99,22 @@ def test_a_key_is_worked_on_by_one_worker_at_a_time_and_again_if_woken_meanwhile
     in_virtual_time(main())
 
 
+def test_work_that_is_cut_off_is_done_when_it_runs_again() -> None:
+    """kopf may only begin anew."""
+
+    async def main() -> None:
+        diary = Diary(takes=10)
+        scheduler = Scheduler(diary.work, 1)
+        async with running(scheduler):
+            scheduler.wake("a")
+            await asyncio.sleep(1)
+        async with running(scheduler):
+            await asyncio.sleep(1)
+        assert diary.times("a") == [0, 1]
+
+    in_virtual_time(main())
+
+
 def test_times_that_no_longer_count_take_little_room_and_those_that_do_are_kept() -> None:
     """A finished run that is deleted by hand was to be deleted tomorrow."""
 

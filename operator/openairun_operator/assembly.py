@@ -164,6 +164,7 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         "let go": reconciler.let_go,
         "seek": reconciler.seek,
         "memory": memory.keep_giving_back,
+        "events": events.run,
         "key": lambda: key.watch(lambda: reconciler.provider_changed(None)),
         "providers": providers.watch,
         "checks": Checker(providers, cluster, clients, reconciler.counts, may_act).run,
@@ -173,13 +174,13 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
     async with _served(metrics, settings.metrics), leading(lease, stop, settings.liveness) as ours:
         if not ours:
             return
-        async with handlers.beside("events", events.run):  # to the last: what was done at the end is said too
-            try:
-                with kopf_listing.watching(listed):
-                    await keep_watching(
-                        lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop
-                    )
-            finally:
+        try:
+            with kopf_listing.watching(listed):
+                await keep_watching(
+                    lambda flag: _watch(settings, cluster, reconciler, providers, background, flag, stop), stop
+                )
+        finally:
+            async with handlers.beside("events", events.run):  # what is done at the end is said too
                 await reconciler.drain(_time_to_stop(settings))
 
 

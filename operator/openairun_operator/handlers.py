@@ -25,7 +25,8 @@ def register(
     limit: float,
     stop_flag: asyncio.Event,
 ) -> None:
-    """Register all handlers. `background` runs as long as kopf does; creates get `limit` seconds at the end.
+    """Register all handlers. `background` runs as long as kopf does, and what is sent has `limit` seconds to be
+    answered at the end; the last of `background` ends meanwhile.
 
     `stop_flag` is the one that kopf runs with.
     """
@@ -45,8 +46,9 @@ def register(
     async def stop(**_: Any) -> None:
         # An error ends kopf without it, and then kopf waits 5 s for its own task that waits for the flag.
         stop_flag.set()
-        await _end(*tasks)
-        await reconciler.settle(limit)  # else kopf, as it ends, cancels what is on its way
+        await _end(*tasks[:-1])
+        # Else kopf, as it ends, cancels what is on its way.
+        await asyncio.gather(reconciler.settle(limit), _end(*tasks[-1:]))
 
     # Without PERMANENT, kopf would retry inside the request, which then hangs.
     @kopf.on.probe(registry=registry, id="scheduler", errors=kopf.ErrorsMode.PERMANENT)

@@ -90,24 +90,28 @@ async def test_when_kopf_ends_what_was_sent_is_waited_for_once_nothing_more_is_b
     """kopf cancels whatever goes on a few seconds later."""
     order: list[str] = []
 
-    async def until_cancelled() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            order.append("scheduler")
+    def until_cancelled(name: str) -> Callable[[], Any]:
+        async def run() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                order.append(name)
+
+        return run
 
     async def settle(limit: float) -> None:
         order.append("settle")
 
     watched.settle = settle  # type: ignore[method-assign]
     registry = kopf.OperatorRegistry()
-    handlers.register(registry, cast(Any, watched), {"scheduler": until_cancelled}, 1.0, asyncio.Event())
+    background = {name: until_cancelled(name) for name in ("scheduler", "sweep", "events")}
+    handlers.register(registry, cast(Any, watched), background, 1.0, asyncio.Event())
     activities = {handler.activity: handler.fn for handler in registry._activities.get_all_handlers()}
     start, stop = (activities[each] for each in (Activity.STARTUP, Activity.CLEANUP))
     await cast(Any, start)(settings=kopf.OperatorSettings())
     await asyncio.sleep(0)
     await cast(Any, stop)()
-    assert order == ["scheduler", "settle"]
+    assert order == ["scheduler", "sweep", "settle", "events"]
 
 
 async def test_what_fails_as_it_is_ended_is_not_started_again(watched: Watched) -> None:

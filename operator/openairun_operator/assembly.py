@@ -164,10 +164,10 @@ async def _operate(settings: Settings, cluster: Cluster, clients: Clients, stop:
         "let go": reconciler.let_go,
         "seek": reconciler.seek,
         "memory": memory.keep_giving_back,
-        "events": events.run,
         "key": lambda: key.watch(lambda: reconciler.provider_changed(None)),
         "providers": providers.watch,
         "checks": Checker(providers, cluster, clients, reconciler.counts, may_act).run,
+        "events": events.run,  # the last to end
     }
     where = ", ".join(settings.namespaces) or "all namespaces"
     logger.info("watching openairuns in %s; runs go to %s", where, settings.base_url)

@@ -82,12 +82,14 @@ def _now() -> datetime:
 async def _within(seconds: float, *work: Coroutine[Any, Any, None]) -> None:
     """Do it all at once, and end what takes longer."""
     tasks = [asyncio.create_task(each) for each in work]
+    if not tasks:
+        return
     _, late = await asyncio.wait(tasks, timeout=seconds)
     for task in late:
         task.cancel()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(outcome, Exception):
-            logger.error("nobody expected this", exc_info=outcome)
+            logger.error("Something failed as the operator stopped", exc_info=outcome)
 
 
 class Reconciler:
@@ -281,11 +283,8 @@ class Reconciler:
         for uid, entry in self._unsettled():
             if entry.vanished:  # the next operator knows nothing of it
                 await self._release(uid, entry, left_behind(entry.run, self._facts(entry)))
-            else:
-                await self._actor.sender.unclaim(entry)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
-                await asyncio.gather(*map(self._let_go, self._departures.all_free()))
+        unclaiming = [self._actor.sender.unclaim(entry) for _, entry in self._unsettled()]
+        await _within(end - _seconds(), *unclaiming, *map(self._let_go, self._departures.all_free()))
 
     async def _let_go(self, uid: str) -> None:
         try:

@@ -536,6 +536,26 @@ async def test_a_stopping_operator_does_not_write_to_what_has_gone_again_and_aga
     assert "resp_1" in world.events[-1].message
 
 
+async def test_claims_that_cannot_be_taken_back_do_not_make_a_stop_longer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = asyncio.Event()
+
+    async def hangs(*_: object) -> Body:
+        claimed.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    monkeypatch.setattr(world.api, "write_status", hangs)
+    monkeypatch.setattr(world.api, "annotate", hangs)
+    monkeypatch.setattr(reconciler, "_LAST_WRITES", 0.1)
+    world.reconciler.saw("ADDED", world.api.sent[0])
+    working = asyncio.create_task(world.work())
+    await claimed.wait()
+    working.cancel()
+    await asyncio.wait_for(world.reconciler.drain(0.1), 5)
+
+
 async def test_to_settle_and_to_drain_take_no_more_time_than_one_of_them(world: World) -> None:
     world.wire.gate = asyncio.Event()
     world.reconciler.saw("ADDED", world.api.sent[0])

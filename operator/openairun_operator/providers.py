@@ -33,7 +33,7 @@ from openairun_operator.lifecycle.failure import CallFailedError, Failure
 from openairun_operator.lifecycle.provider import OWN, Provider
 from openairun_operator.lifecycle.run import Run
 from openairun_operator.shares import Shares
-from openairun_operator.store import version_number
+from openairun_operator.store import number, version_number
 from openairun_operator.wires.build import wire
 from openairun_operator.wires.clients import Clients, Credentials
 from openairun_operator.wires.protocol import Wire
@@ -208,7 +208,7 @@ class Providers:
 
     def listed(self, namespace: str | None, version: str, uids: Collection[str]) -> None:
         """At the resourceVersion `version` these were all that there were in `namespace`, or everywhere."""
-        at = version_number({"metadata": {"resourceVersion": version}})
+        at = number(version)
         for known in self:
             meta = known.body["metadata"]
             newer = version_number(known.body) > at  # it was read since

@@ -60,10 +60,14 @@ class Version:
         return number < self.number and not (listed and time.monotonic() - self.at > _LIST_LAG)
 
 
-def version_number(body: Mapping[str, Any]) -> int:
+def number(version: str) -> int:
     """resourceVersions are comparable whole numbers (Kubernetes API conventions, since 1.35 by contract)."""
-    text = str(body["metadata"].get("resourceVersion", ""))
-    return int(text) if text.isdigit() else 0
+    return int(version) if version.isdigit() else 0
+
+
+def version_number(body: Mapping[str, Any]) -> int:
+    """That of an object's resourceVersion."""
+    return number(str(body["metadata"].get("resourceVersion", "")))
 
 
 class Parsed:
@@ -258,16 +262,14 @@ class Store:
         self._drop(uid)
         self._resting.pop(uid, None)
 
-    def missing(self, namespace: str | None, uids: Collection[str]) -> Iterator[str]:
+    def missing(self, namespace: str | None, uids: Collection[str]) -> list[str]:
         """These are all that there are in `namespace`, or everywhere. The answer is others that need work; those that
         need none have left.
         """
         for uid, rest in list(self._resting.items()):
             if rest.state and namespace in (None, rest.namespace) and uid not in uids:
                 self._resting[uid] = _Rest(rest.namespace, Version(rest.version.number), None)
-        for uid, entry in self:
-            if namespace in (None, entry.namespace) and uid not in uids:
-                yield uid
+        return [uid for uid, entry in self if namespace in (None, entry.namespace) and uid not in uids]
 
     def prune(self) -> None:
         """Forget what was let go long ago and whose deletion the watch did not bring."""
